@@ -1,0 +1,57 @@
+# Two commands on a fresh Debian-like machine do everything: `make demo` and `make test`.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+STAMP := .venv/.ready
+BPF := $(shell find src -name '*.bpf.c' -o -path '*/bpf/*.h')
+
+.PHONY: all demo test unit check bench clean setup layout
+all: $(STAMP)
+
+# What the machine must have; installs what is missing.
+setup:
+	@scripts/setup.sh build
+
+$(STAMP): pyproject.toml hatch_build.py $(BPF)
+	@scripts/setup.sh build
+	@test -x $(BIN)/python || python3 -m venv .venv
+	@$(BIN)/python -m pip install -q --upgrade 'pip>=25.1' 'hatchling>=1.24' editables
+	@$(BIN)/python -m pip install -q --no-build-isolation --group dev -e .
+	@$(BIN)/python hatch_build.py
+	@touch $@
+
+# The main job on the real kernel: reproduce the stall, explain it, fix it, prove it. Fails unless it improved.
+demo: $(STAMP)
+	@scripts/setup.sh lab
+	$(BIN)/ackward lab run standoff --report standoff.html
+
+test: $(STAMP)
+	@scripts/setup.sh lab
+	@scripts/setup.sh tests
+	$(BIN)/python -m pytest $(ARGS)
+
+unit: $(STAMP)
+	$(BIN)/python -m pytest tests/unit $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/generate_event_layout.py --check
+	$(BIN)/python scripts/generate_report_schema.py --check
+
+# Writes what is generated: the layouts of BPF structs, and the published JSON Schema.
+layout: $(STAMP)
+	$(BIN)/python scripts/generate_event_layout.py
+	$(BIN)/python scripts/generate_report_schema.py
+
+bench: $(STAMP)
+	@scripts/setup.sh lab
+	@scripts/setup.sh bench
+	$(BIN)/python benchmarks/watching.py
+
+clean:
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src -name '*.bpf.o' -delete

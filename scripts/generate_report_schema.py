@@ -1,0 +1,32 @@
+"""Writes docs/report.schema.json from the models; ``--check`` compares instead and exits 1 if it is stale."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from ackward.model.doctor import DoctorReport
+from ackward.model.lab import LabReport
+from ackward.model.report import Report
+
+DOCS = Path(__file__).parent.parent / "docs"
+SCHEMAS = {"report": Report, "lab": LabReport, "doctor": DoctorReport}
+
+
+def main(arguments: list[str]) -> int:
+    """Write or check all schemas."""
+    stale = 0
+    for name, model in SCHEMAS.items():
+        path = DOCS / f"{name}.schema.json"
+        text = json.dumps(model.model_json_schema(by_alias=True), indent=2) + "\n"
+        if "--check" not in arguments:
+            path.write_text(text)
+        elif not path.exists() or path.read_text() != text:
+            print(f"{path} is stale: run `make layout`")
+            stale = 1
+    return stale
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

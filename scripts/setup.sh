@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Installs what a task needs and the machine lacks. Usage: setup.sh build|lab|tests|bench
+set -euo pipefail
+
+case "${1:-}" in
+build) need="clang llvm libbpf-dev libbpf1 python3-venv" ;;
+lab) need="iproute2 util-linux" ;;
+tests) need="chromium" ;;
+bench) need="qperf iperf3" ;;
+*) echo "usage: $0 build|lab|tests|bench" >&2; exit 2 ;;
+esac
+
+installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
+
+missing=()
+for package in $need; do
+	installed "$package" || missing+=("$package")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if ! command -v apt-get >/dev/null; then
+	echo "missing: ${missing[*]} (Debian's names). Next: install them with this system's package manager." >&2
+	exit 3
+fi
+if [ "$(id -u)" -ne 0 ]; then
+	echo "missing: ${missing[*]}. Next: run \`sudo apt-get install ${missing[*]}\`." >&2
+	exit 3
+fi
+echo "installing ${missing[*]}" >&2
+export DEBIAN_FRONTEND=noninteractive
+# Another apt may be at work on a machine that has just come up.
+options=(-o DPkg::Lock::Timeout=400 -qq)
+apt-get "${options[@]}" update >&2
+apt-get "${options[@]}" install -y --no-install-recommends "${missing[@]}" >/dev/null

@@ -1,0 +1,609 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * The live recorder: what each TCP socket last sent, received and held back, kept in the kernel.
+ *
+ * Each watched socket has one record with a ring of its events. A record leaves the kernel only if its exchange
+ * was slow (or too long for the ring); a fast exchange only adds to its flow's counters. Every event of a slow
+ * exchange goes to user space as one fixed-size `struct segment_event`, so that a drained buffer is an array.
+ *
+ * Laws
+ *  - Every path of a cgroup_skb program returns PASS: anything else would cut the host off.
+ *  - No program changes a socket or a packet.
+ *  - If the buffer is full, whole flows are shed (by hash, both ends alike) and marked; nothing is half kept.
+ *
+ * cgroup_skb/ingress runs before the socket is locked, so it can meet egress of the same socket on another CPU.
+ * Slots are taken atomically; the exchange's phase is not, because request and answer of one exchange cannot be in
+ * both hooks at once: the answer is caused by the request.
+ */
+#include "kernel_types.h"
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+char LICENSE[] SEC("license") = "GPL";
+
+#define PASS 1
+#define RING 64 /* events kept per socket: an exchange of ordinary requests has 4 to 12 */
+#define MAX_SOCKETS 65536
+#define AF_INET 2
+#define AF_INET6 10
+#define TCP_ESTABLISHED 1 /* include/net/tcp_states.h */
+#define TCP_SYN_SENT 2
+#define TCP_CLOSE 7
+#define TCP_LISTEN 10
+#define ICSK_ACK_TIMER 2 /* include/net/inet_connection_sock.h */
+#define ETH_P_IP 0x0800
+#define ETH_P_IPV6 0x86DD
+#define IPPROTO_TCP 6
+
+enum kind { SENT = 1, RECEIVED = 2, WRITE_HELD = 3, ACK_TIMER = 4, ESTABLISHED = 5, CLOSED = 6 };
+enum role { ROLE_UNKNOWN = 0, ROLE_CLIENT = 1, ROLE_SERVER = 2 };
+enum phase { REQUEST = 0, RESPONSE = 1 };
+
+/* One thing that happened at one socket, with the socket's state beside it. 64 bytes: one cache line. */
+struct segment_event {
+	u64 time_ns; /* CLOCK_MONOTONIC */
+	u32 flow;
+	u32 seq;
+	u32 ack;
+	u32 bytes; /* payload; for WRITE_HELD the bytes written but not sent */
+	u32 write_seq;
+	u32 snd_nxt;
+	u32 snd_una;
+	u32 srtt_us;
+	u32 min_rtt_us;
+	u32 peer_window;
+	u16 cwnd;
+	u16 in_flight; /* segments */
+	u16 segments;  /* on the wire, if this one is split or merged by offload */
+	u16 mss;
+	u8 kind;
+	u8 tcp_flags;
+	u8 nonagle;
+	u8 quick;
+	u8 pingpong;
+	u8 ack_pending;
+	u8 ato; /* jiffies */
+	u8 ca_state;
+};
+
+/* Who a socket is, and the sums over its fast exchanges. Read by user space when the watch ends. */
+struct flow_record {
+	u64 born_ns;
+	u64 exchanges;
+	u64 handshake_ns;
+	u64 request_ns;  /* first request byte to last */
+	u64 wait_ns;     /* last request byte to first answer byte */
+	u64 response_ns; /* first answer byte to last */
+	u64 bytes_sent;
+	u64 bytes_received;
+	u64 cgroup_id;
+	u32 netns;
+	u32 pid;
+	u32 min_rtt_us;
+	u16 family;
+	u16 local_port;
+	u16 remote_port;
+	u8 role;
+	u8 role_seen; /* the handshake was seen, so the role is a fact */
+	u8 hash;
+	u8 lost;
+	u8 mptcp;
+	u8 unused[5];
+	u8 local_address[16];
+	u8 remote_address[16];
+	u8 command[16];
+};
+
+struct socket_record {
+	u64 start_ns;
+	u64 established_ns;
+	u64 last_request_ns;
+	u64 first_response_ns;
+	u64 last_response_ns;
+	u64 bytes_sent; /* since the flow's sums were last brought up to date */
+	u64 bytes_received;
+	u32 flow;
+	u32 count; /* events in the ring, ever growing within an exchange */
+	u32 sent_end;
+	u32 received_end;
+	u32 ports; /* local port << 16 | remote port: tells a reused address from the socket that it was */
+	u8 role;
+	u8 phase;
+	u8 spilled; /* some of this exchange has left already, so the rest must follow */
+	u8 lost;
+	u8 hash;
+	u8 owner_known;
+	u8 unused[2];
+	struct segment_event ring[RING];
+};
+
+const volatile struct {
+	u64 ack_timer; /* address of tcp_delack_timer, 0 if unknown */
+	u64 slow_ns;
+	u32 netns; /* 0: any */
+	u16 port;  /* 0: any */
+	u16 unused;
+} settings = {};
+
+struct {
+	u32 flows;
+	u32 shed;    /* flows whose hash is below this are shed */
+	u32 refused; /* sockets that found no room */
+	u32 unparsed;
+	u64 segments;
+} totals = {};
+
+struct listener {
+	u32 netns;
+	u32 port;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 16 << 20);
+} events SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_SOCKETS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, u64); /* address of the socket */
+	__type(value, struct socket_record);
+} sockets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_SOCKETS * 4);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, u32);
+	__type(value, struct flow_record);
+} flows SEC(".maps");
+
+/* Ports with a listener when the watch began: tells which end of an older connection is the server. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct listener);
+	__type(value, u8);
+} listeners SEC(".maps");
+
+/* Too large for a stack of 512 bytes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct socket_record);
+} blank SEC(".maps");
+
+static __always_inline bool before(u32 a, u32 b)
+{
+	return (__s32)(a - b) < 0;
+}
+
+static __always_inline u8 fold(u32 x)
+{
+	x ^= x >> 16;
+	return x ^ x >> 8;
+}
+
+static __always_inline void lose(struct socket_record *record)
+{
+	struct flow_record *flow = bpf_map_lookup_elem(&flows, &record->flow);
+
+	record->lost = 1;
+	if (flow)
+		flow->lost = 1;
+	if (totals.shed < 256)
+		totals.shed += 32;
+}
+
+static __always_inline void flush(struct socket_record *record)
+{
+	u32 count = record->count;
+
+	if (record->hash < totals.shed && !record->lost)
+		lose(record);
+	if (!record->lost) {
+		for (u32 i = 0; i < RING; i++) {
+			if (i >= count)
+				break;
+			/* User space polls: waking it up per event would cost more than the event. */
+			if (bpf_ringbuf_output(&events, &record->ring[i], sizeof(struct segment_event),
+					       BPF_RB_NO_WAKEUP)) {
+				lose(record);
+				break;
+			}
+		}
+	}
+	record->count = 0;
+}
+
+static __always_inline void finish(struct socket_record *record)
+{
+	u64 end = record->last_response_ns ?: record->last_request_ns;
+	struct flow_record *flow = bpf_map_lookup_elem(&flows, &record->flow);
+
+	if (flow) {
+		flow->bytes_sent += record->bytes_sent;
+		flow->bytes_received += record->bytes_received;
+		record->bytes_sent = record->bytes_received = 0;
+	}
+	if (record->spilled || (end > record->start_ns && end - record->start_ns >= settings.slow_ns)) {
+		flush(record);
+	} else if (flow && end > record->start_ns) {
+		u64 request = record->start_ns;
+		u64 last_request = record->last_request_ns ?: request;
+		u64 response = record->first_response_ns ?: end;
+
+		if (record->established_ns > request) {
+			flow->handshake_ns += record->established_ns - request;
+			request = record->established_ns;
+		}
+		/* Pipelined requests overlap their answers: keep the three parts a partition all the same. */
+		if (response < request)
+			response = request;
+		if (last_request < request)
+			last_request = request;
+		if (last_request > response)
+			last_request = response;
+		flow->exchanges++;
+		flow->request_ns += last_request - request;
+		flow->wait_ns += response - last_request;
+		flow->response_ns += end - response;
+	}
+	record->count = 0;
+	record->spilled = 0;
+	record->phase = REQUEST;
+	record->established_ns = 0;
+	record->last_request_ns = 0;
+	record->first_response_ns = 0;
+	record->last_response_ns = 0;
+}
+
+static __always_inline struct segment_event *append(struct socket_record *record, u64 now)
+{
+	struct segment_event *event;
+	u32 slot = __sync_fetch_and_add(&record->count, 1);
+
+	if (slot >= RING) {
+		record->count = RING;
+		flush(record);
+		record->spilled = 1;
+		record->count = 1;
+		slot = 0;
+	}
+	event = &record->ring[slot & (RING - 1)];
+	event->time_ns = now;
+	event->flow = record->flow;
+	return event;
+}
+
+static __always_inline bool wanted(u32 netns, u16 local, u16 remote)
+{
+	if (settings.port && local != settings.port && remote != settings.port)
+		return false;
+	return !settings.netns || netns == settings.netns;
+}
+
+/* A new record; the caller has the socket's facts, read in whatever way its hook allows. */
+static __always_inline struct socket_record *admit(u64 key, struct flow_record *who, u64 now)
+{
+	u32 zero = 0;
+	u32 id = __sync_fetch_and_add(&totals.flows, 1) + 1;
+	struct socket_record *record = bpf_map_lookup_elem(&blank, &zero);
+
+	if (!record)
+		return 0;
+	if (who->role == ROLE_UNKNOWN) {
+		struct listener end = { .netns = who->netns, .port = who->local_port };
+
+		who->role = bpf_map_lookup_elem(&listeners, &end) ? ROLE_SERVER : ROLE_CLIENT;
+	}
+	who->born_ns = now;
+	who->hash = fold(*(u32 *)who->local_address ^ *(u32 *)who->remote_address ^
+			 *(u32 *)(who->local_address + 12) ^ *(u32 *)(who->remote_address + 12) ^
+			 who->local_port ^ who->remote_port);
+	record->flow = id;
+	record->role = who->role;
+	record->hash = who->hash;
+	record->ports = (u32)who->local_port << 16 | who->remote_port;
+	record->start_ns = now;
+	record->established_ns = record->last_request_ns = 0;
+	record->first_response_ns = record->last_response_ns = 0;
+	record->bytes_sent = record->bytes_received = 0;
+	record->count = record->sent_end = record->received_end = 0;
+	record->phase = record->spilled = record->lost = record->owner_known = 0;
+	if (bpf_map_update_elem(&flows, &id, who, BPF_ANY) ||
+	    bpf_map_update_elem(&sockets, &key, record, BPF_ANY)) {
+		__sync_fetch_and_add(&totals.refused, 1);
+		return 0;
+	}
+	return bpf_map_lookup_elem(&sockets, &key);
+}
+
+/* What both ways of reading a socket (direct through BTF, and probed) fill in alike. */
+#define STATE(event, tp, GET, GET_BITS)                                   \
+	do {                                                              \
+		(event)->write_seq = GET(tp, write_seq);                  \
+		(event)->snd_nxt = GET(tp, snd_nxt);                      \
+		(event)->snd_una = GET(tp, snd_una);                      \
+		(event)->srtt_us = GET(tp, srtt_us) >> 3;                 \
+		(event)->min_rtt_us = GET(tp, rtt_min.s[0].v);            \
+		(event)->peer_window = GET(tp, snd_wnd);                  \
+		(event)->cwnd = GET(tp, snd_cwnd);                        \
+		(event)->in_flight = GET(tp, packets_out);                \
+		(event)->mss = GET(tp, mss_cache);                        \
+		(event)->nonagle = GET_BITS(tp, nonagle);                 \
+		(event)->quick = GET(tp, inet_conn.icsk_ack.quick);       \
+		(event)->pingpong = GET(tp, inet_conn.icsk_ack.pingpong); \
+		(event)->ack_pending = GET(tp, inet_conn.icsk_ack.pending); \
+		(event)->ato = GET_BITS(tp, inet_conn.icsk_ack.ato);      \
+		(event)->ca_state = GET_BITS(tp, inet_conn.icsk_ca_state); \
+	} while (0)
+
+#define DIRECT(tp, field) ((tp)->field)
+#define DIRECT_BITS(tp, field) BPF_CORE_READ_BITFIELD(tp, field)
+#define PROBED(tp, field) BPF_CORE_READ(tp, field)
+#define PROBED_BITS(tp, field) BPF_CORE_READ_BITFIELD_PROBED(tp, field)
+
+#define IDENTITY(who, sk, READ)                                                                   \
+	do {                                                                                      \
+		(who)->family = READ(sk, __sk_common.skc_family);                                 \
+		(who)->local_port = READ(sk, __sk_common.skc_num);                                \
+		(who)->remote_port = bpf_ntohs(READ(sk, __sk_common.skc_dport));                  \
+		if ((who)->family == AF_INET) {                                                   \
+			*(u32 *)(who)->local_address = READ(sk, __sk_common.skc_rcv_saddr);       \
+			*(u32 *)(who)->remote_address = READ(sk, __sk_common.skc_daddr);          \
+		} else {                                                                          \
+			BPF_CORE_READ_INTO(&(who)->local_address, sk, __sk_common.skc_v6_rcv_saddr); \
+			BPF_CORE_READ_INTO(&(who)->remote_address, sk, __sk_common.skc_v6_daddr); \
+		}                                                                                 \
+	} while (0)
+
+struct segment {
+	u32 seq, ack, bytes;
+	u8 flags;
+};
+
+/* Sequence numbers and payload from the packet itself; false if it is not plain TCP. */
+static __always_inline bool parse(struct __sk_buff *skb, struct segment *segment)
+{
+	u8 *data = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
+	u32 offset;
+
+	if (data + 20 > end)
+		return false;
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		if (data[9] != IPPROTO_TCP)
+			return false;
+		offset = (data[0] & 0xf) * 4;
+	} else {
+		if (data + 40 > end || data[6] != IPPROTO_TCP)
+			return false; /* extension headers: counted as unparsed */
+		offset = 40;
+	}
+	if (offset > 60)
+		return false;
+	data += offset;
+	if (data + 20 > end)
+		return false;
+	segment->seq = bpf_ntohl(*(u32 *)(data + 4));
+	segment->ack = bpf_ntohl(*(u32 *)(data + 8));
+	segment->flags = data[13];
+	/* The length field is 0 in packets over 64 kB: trust the buffer. */
+	segment->bytes = skb->len - offset - (data[12] >> 4) * 4;
+	return true;
+}
+
+/* Moves the exchange's phase for one segment, and begins a new exchange where one begins. */
+static __always_inline void advance(struct socket_record *record, struct tcp_sock *tp, struct segment *segment,
+				    bool sent, u64 now)
+{
+	bool request = sent == (record->role == ROLE_CLIENT);
+	u32 end = segment->seq + segment->bytes;
+	u32 *edge = sent ? &record->sent_end : &record->received_end;
+	bool fresh = segment->bytes && (!*edge || before(*edge, end));
+
+	if (!fresh)
+		return;
+	if (request) {
+		/* Nothing outstanding: what we sent before is acknowledged, what the peer sent before too. */
+		bool quiet = sent ? tp->snd_una == segment->seq : segment->ack == tp->snd_nxt;
+
+		if (record->phase == RESPONSE && quiet) {
+			finish(record);
+			record->start_ns = now;
+		}
+		record->phase = REQUEST;
+		record->last_request_ns = now;
+	} else {
+		record->phase = RESPONSE;
+		if (!record->first_response_ns)
+			record->first_response_ns = now;
+		record->last_response_ns = now;
+	}
+	*(sent ? &record->bytes_sent : &record->bytes_received) += *edge ? end - *edge : segment->bytes;
+	*edge = end;
+}
+
+static __always_inline void segment_seen(struct __sk_buff *skb, u8 kind)
+{
+	struct bpf_sock *bpf_sk = skb->sk;
+	struct tcp_sock *tp;
+	struct sock *sk;
+	struct socket_record *record;
+	struct segment_event *event;
+	struct segment segment;
+	u16 local, remote;
+	u32 netns;
+	u64 key, now;
+	u8 state;
+
+	if (!bpf_sk)
+		return;
+	tp = bpf_skc_to_tcp_sock(bpf_sk);
+	if (!tp)
+		return;
+	sk = &tp->inet_conn.icsk_inet.sk;
+	local = sk->__sk_common.skc_num;
+	remote = bpf_ntohs(sk->__sk_common.skc_dport);
+	netns = sk->__sk_common.skc_net.net->ns.inum;
+	if (!wanted(netns, local, remote))
+		return;
+	state = sk->__sk_common.skc_state;
+	if (state == TCP_LISTEN || state == TCP_CLOSE)
+		return;
+	if (!parse(skb, &segment)) {
+		__sync_fetch_and_add(&totals.unparsed, 1);
+		return;
+	}
+	now = bpf_ktime_get_ns();
+	key = (u64)(long)tp;
+	record = bpf_map_lookup_elem(&sockets, &key);
+	if (record && record->ports != ((u32)local << 16 | remote))
+		record = 0; /* the address of a closed socket, used again */
+	if (!record) {
+		struct flow_record who = { .netns = netns };
+
+		IDENTITY(&who, sk, BPF_CORE_READ);
+		who.cgroup_id = bpf_skb_cgroup_id(skb);
+		if (state == TCP_SYN_SENT) {
+			who.role = ROLE_CLIENT;
+			who.role_seen = 1;
+		}
+		if (bpf_core_field_exists(tp->is_mptcp))
+			who.mptcp = tp->is_mptcp;
+		record = admit(key, &who, now);
+		if (!record)
+			return;
+	}
+	advance(record, tp, &segment, kind == SENT, now);
+	event = append(record, now);
+	event->kind = kind;
+	event->seq = segment.seq;
+	event->ack = segment.ack;
+	event->bytes = segment.bytes;
+	event->tcp_flags = segment.flags;
+	event->segments = skb->gso_segs ?: 1;
+	STATE(event, tp, DIRECT, DIRECT_BITS);
+	totals.segments++;
+}
+
+SEC("cgroup_skb/egress")
+int sent(struct __sk_buff *skb)
+{
+	segment_seen(skb, SENT);
+	return PASS;
+}
+
+SEC("cgroup_skb/ingress")
+int received(struct __sk_buff *skb)
+{
+	segment_seen(skb, RECEIVED);
+	return PASS;
+}
+
+/* From here on: raw tracepoints, where a socket is only an address and every read is probed. */
+
+static __always_inline void note(struct socket_record *record, struct tcp_sock *tp, u8 kind, u64 now)
+{
+	struct segment_event *event = append(record, now);
+
+	event->kind = kind;
+	event->tcp_flags = 0;
+	event->segments = 0;
+	STATE(event, tp, PROBED, PROBED_BITS);
+	event->seq = event->snd_nxt;
+	event->ack = BPF_CORE_READ(tp, rcv_nxt);
+	event->bytes = event->write_seq - event->snd_nxt;
+}
+
+/* send() has returned: does the kernel still hold some of it? Also the moment to learn who owns the socket. */
+SEC("raw_tp/sock_send_length")
+int write_returned(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct tcp_sock *tp = (struct tcp_sock *)ctx->args[0];
+	u64 key = (u64)(long)tp;
+	struct socket_record *record = bpf_map_lookup_elem(&sockets, &key);
+
+	if (!record)
+		return 0;
+	if (!record->owner_known) {
+		struct flow_record *flow = bpf_map_lookup_elem(&flows, &record->flow);
+
+		record->owner_known = 1;
+		if (flow) {
+			flow->pid = bpf_get_current_pid_tgid() >> 32;
+			bpf_get_current_comm(flow->command, sizeof(flow->command));
+		}
+	}
+	if (BPF_CORE_READ(tp, write_seq) != BPF_CORE_READ(tp, snd_nxt))
+		note(record, tp, WRITE_HELD, bpf_ktime_get_ns());
+	return 0;
+}
+
+/* A delayed-ACK timer went off. Only with an ACK still pending did it delay anything: after a piggybacked ACK the
+ * kernel clears `pending` but lets the timer run (tcp_delack_timer_handler). */
+SEC("raw_tp/timer_expire_entry")
+int timer_fired(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct timer_list *timer = (struct timer_list *)ctx->args[0];
+	struct socket_record *record;
+	struct tcp_sock *tp;
+	u64 key;
+
+	if (!settings.ack_timer || (u64)(long)BPF_CORE_READ(timer, function) != settings.ack_timer)
+		return 0;
+	tp = (void *)timer - bpf_core_field_offset(struct inet_connection_sock, icsk_delack_timer);
+	key = (u64)(long)tp;
+	record = bpf_map_lookup_elem(&sockets, &key);
+	if (record && BPF_CORE_READ(tp, inet_conn.icsk_ack.pending) & ICSK_ACK_TIMER)
+		note(record, tp, ACK_TIMER, bpf_ktime_get_ns());
+	return 0;
+}
+
+SEC("raw_tp/inet_sock_set_state")
+int state_changed(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct tcp_sock *tp = (struct tcp_sock *)ctx->args[0];
+	struct sock *sk = (struct sock *)tp;
+	int old = ctx->args[1], new = ctx->args[2];
+	u64 key = (u64)(long)tp, now;
+	struct socket_record *record;
+
+	if (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP || (new != TCP_ESTABLISHED && new != TCP_CLOSE))
+		return 0;
+	now = bpf_ktime_get_ns();
+	record = bpf_map_lookup_elem(&sockets, &key);
+	if (new == TCP_CLOSE) {
+		if (record) {
+			struct flow_record *flow = bpf_map_lookup_elem(&flows, &record->flow);
+
+			if (flow)
+				flow->min_rtt_us = BPF_CORE_READ(tp, rtt_min.s[0].v);
+			note(record, tp, CLOSED, now);
+			finish(record);
+			bpf_map_delete_elem(&sockets, &key);
+		}
+		return 0;
+	}
+	if (!record) {
+		struct flow_record who = { .role = old == TCP_SYN_SENT ? ROLE_CLIENT : ROLE_SERVER, .role_seen = 1 };
+
+		IDENTITY(&who, sk, BPF_CORE_READ);
+		who.netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+		if (!wanted(who.netns, who.local_port, who.remote_port))
+			return 0;
+		if (bpf_core_field_exists(tp->is_mptcp))
+			who.mptcp = BPF_CORE_READ(tp, is_mptcp);
+		record = admit(key, &who, now);
+		if (!record)
+			return 0;
+	}
+	record->established_ns = now;
+	note(record, tp, ESTABLISHED, now);
+	return 0;
+}

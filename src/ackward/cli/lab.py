@@ -1,0 +1,186 @@
+"""``ackward lab``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from ackward.cli.output import data, print_json, talk, write_file
+from ackward.errors import VerificationFailed
+from ackward.model.lab import LabReport
+from ackward.model.verdict import Result
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Reproduce stalls on this kernel.",
+)
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="change the load, for example rounds=20 (repeatable)", metavar="KEY=VALUE"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+@app.command("list", epilog="Example: ackward lab list --json")
+def list_(as_json: AsJson = False) -> None:
+    """The scenarios, each with what it shows."""
+    from ackward.lab.scenarios import ALL
+
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        rows = [
+            {
+                "name": s.name,
+                "summary": s.summary,
+                "cause": s.cause,
+                "remedy": s.remedy,
+                "settings": asdict(s.shape),
+            }
+            for s in ALL
+        ]
+        print_json(json.dumps(rows, indent=2))
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("scenario", "what it shows", "cause", "remedy"):
+        table.add_column(column)
+    for scenario in ALL:
+        table.add_row(scenario.name, scenario.summary, scenario.cause, scenario.remedy or "none: a control")
+    data.print(table)
+    talk.print(
+        "\nrun one: ackward lab run standoff   (settings: --set rounds=20 --set family=6 --set nagle=off ...)"
+    )
+
+
+@app.command(
+    epilog="Examples:\n\nackward lab run standoff --report standoff.html\n\nackward lab run standoff --set family=6 --set rounds=20 --json"
+)
+def run(
+    name: Annotated[str, typer.Argument(help="a scenario; `ackward lab list` shows them")],
+    settings: Settings = None,
+    view: Annotated[str, typer.Option(help="watch from this host: client, server or both")] = "both",
+    report: Annotated[Path | None, typer.Option(help="write the report as one HTML page")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Run a scenario: reproduce, diagnose live, fix, prove, undo. Needs root; touches only namespaces of its own.
+
+    Exits with 5 if a remedy was tried and the verdict is not "improved".
+    """
+    from ackward.errors import UsageError
+    from ackward.lab import run as lab
+    from ackward.lab.scenarios import named
+
+    scenario = named(name).with_settings(settings or [])
+    if view not in ("both", "client", "server"):
+        raise UsageError(f"--view {view!r} is no host of the lab", next_step="say client, server or both")
+    with talk.status("starting") as spinner:
+
+        def tell(told: lab.Told) -> None:
+            if told.of:
+                spinner.update(f"{told.text}: round {told.done} of {told.of}")
+            else:
+                talk.print(f"  {told.text}")
+                spinner.update(told.text)
+
+        result = lab.run(scenario, tell, view=view)
+    _show(result, as_json=as_json, page=report)
+    return VerificationFailed.exit_code if result.fix and result.verdict is not Result.IMPROVED else 0
+
+
+def _show(result: LabReport, *, as_json: bool, page: Path | None) -> None:
+    from ackward.model.report import Report
+    from ackward.model.verdict import Phase
+
+    phases = [
+        Phase(
+            name="before",
+            measure=result.before,
+            report=Report.model_validate(result.model_dump(by_alias=True, include=set(Report.model_fields))),
+        ),
+        Phase(name="after", measure=result.after, report=result.report_after),
+    ]
+    if page:
+        from ackward.report.html import render
+
+        title = f"ackward lab: {result.scenario}"
+        settings = ", ".join(f"{key} {value}" for key, value in result.settings.items())
+        write_file(
+            page, render(result, verdict=result.comparison, phases=phases, title=title, subtitle=settings)
+        )
+    if as_json:
+        print_json(result.to_json())
+    else:
+        from ackward.report.terminal import report_view, verdict_view
+
+        data.print(report_view(result))
+        data.print(verdict_view(result.comparison, phases))
+    if page:
+        talk.print(f"report: {page}")
+
+
+@app.command(epilog="Example, on the server's host: ackward lab serve --set port=7000")
+def serve(
+    address: Annotated[str, typer.Option(help="the address to listen on")] = "::",
+    settings: Settings = None,
+) -> None:
+    """The server half of the load, on a real host. Ends with Ctrl-C."""
+    from ackward.errors import Unavailable
+    from ackward.lab.peer import listen
+    from ackward.lab.peer import serve as answer
+    from ackward.lab.scenarios import named
+
+    shape = named("standoff").with_settings(settings or []).shape
+    try:
+        listener = listen(address, shape)
+    except OSError as error:
+        raise Unavailable(
+            f"port {shape.port} cannot be listened on: {error.strerror}",
+            next_step="choose another with --set port=N",
+        ) from error
+    talk.print(
+        f"answering on {address} port {shape.port}; on the other host: ackward lab load ADDRESS --set port={shape.port}"
+    )
+    answer(listener, shape)
+
+
+@app.command(epilog="Example, on the client's host: ackward lab load 192.0.2.10 --set rounds=100")
+def load(
+    address: Annotated[str, typer.Argument(help="the server's address")],
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """The client half of the load, on a real host: measures each round."""
+    import json
+
+    import numpy as np
+
+    from ackward.errors import Unavailable
+    from ackward.lab.peer import load as ask
+    from ackward.lab.scenarios import named
+    from ackward.report.units import duration
+    from ackward.verify.compare import measure
+
+    shape = named("standoff").with_settings(settings or []).shape
+    try:
+        with talk.status("asking"):
+            seen = measure(np.fromiter(ask(address, shape), np.int64))
+    except OSError as error:
+        raise Unavailable(
+            f"{address} port {shape.port}: {error.strerror or error}",
+            consequence="nothing was measured",
+            next_step=f"start `ackward lab serve --set port={shape.port}` there, with the same settings",
+        ) from error
+    if as_json:
+        print_json(json.dumps(seen.model_dump(), indent=2))
+        return
+    data.print(
+        f"{seen.rounds} rounds: p50 {duration(seen.p50_ns)}, p99 {duration(seen.p99_ns)}, "
+        f"{seen.slow} slower than {duration(seen.slow_above_ns)}"
+    )

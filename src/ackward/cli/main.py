@@ -1,0 +1,109 @@
+"""The entry point: finds the command, and turns every error into one line and an exit code.
+
+Commands are imported only when they are called, so that ``ackward --help`` starts fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from ackward.errors import AckwardError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: Command -> (what it does in one line). The module of the same name in this package holds it.
+COMMANDS = {
+    "watch": "watch live sockets and explain their stalls",
+    "doctor": "check this host: what kernel and privileges allow, and settings that will hurt",
+    "fix": "apply a remedy, or show what it would change",
+    "status": "the remedies in force, read back from the kernel",
+    "undo": "take remedies back",
+    "lab": "reproduce stalls on this kernel, in network namespaces of their own",
+}
+
+HELP = """\
+[bold]ackward[/bold]: find out why TCP is waiting, remove the wait, prove that it is gone.
+
+Usage: ackward COMMAND [OPTIONS]     (ackward COMMAND --help explains one)
+
+"""
+
+EXIT_CODES = """
+Exit codes: 0 done, 2 usage, 3 the kernel or a privilege lacks something, 4 partly changed,
+5 verification failed. stdout is data, stderr is talk; --json works everywhere.
+"""
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    return HELP.replace("[bold]", "").replace("[/bold]", "") + "\n".join(lines) + "\n" + EXIT_CODES
+
+
+def _fail(error: AckwardError, *, as_json: bool) -> int:
+    if as_json:
+        sys.stdout.write(json.dumps(error.as_json(), indent=2) + "\n")
+    else:
+        sys.stderr.write(f"ackward: {error}\n")
+    return error.exit_code
+
+
+def _dispatch(name: str, arguments: list[str]) -> int:
+    # Typer and Rich cost 60 ms: not for `ackward --help`.
+    import typer
+    from typer.main import get_command
+
+    module = importlib.import_module(f"ackward.cli.{name}")
+    command = get_command(module.app)
+    try:
+        outcome = command.main(args=arguments, prog_name=f"ackward {name}", standalone_mode=False)
+    except typer.Exit as exit_:
+        return exit_.exit_code
+    return outcome if isinstance(outcome, int) else 0
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line (without the program's name) and give back its exit code."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        sys.stdout.write(_overview())
+        return 0
+    name, rest = arguments[0], list(arguments[1:])
+    as_json = "--json" in rest
+    if name == "--version":
+        from importlib.metadata import version
+
+        sys.stdout.write(f"ackward {version('ackward')}\n")
+        return 0
+    try:
+        if name not in COMMANDS:
+            raise UsageError(
+                f"there is no command {name!r}",
+                next_step=f"one of {', '.join(COMMANDS)}; `ackward --help` explains them",
+            )
+        return _dispatch(name, rest)
+    except AckwardError as error:
+        return _fail(error, as_json=as_json)
+    except BrokenPipeError:
+        # The reader went away (`| head`): not an error of ours; keep the interpreter from flushing into it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        return _fail(
+            AckwardError(f"output failed: {error.strerror}", next_step="free some space or write elsewhere"),
+            as_json=as_json,
+        )
+    except KeyboardInterrupt:
+        sys.stderr.write("ackward: interrupted.\n")
+        return 130
+
+
+def main() -> None:
+    """Console script."""
+    sys.exit(run(sys.argv[1:]))

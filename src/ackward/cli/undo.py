@@ -1,0 +1,82 @@
+"""``ackward undo``: take remedies back."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from ackward import remedies
+from ackward.cli.output import data, print_json, talk
+from ackward.errors import PartlyChanged, UsageError
+from ackward.kernel.namespaces import in_sight
+from ackward.model.plan import UndoOutcome
+from ackward.remedies.clearance import Cleared, undo_all
+from ackward.remedies.receipts import Receipts
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def undo(
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="receipts, as status shows")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="all of them, and what is left without one")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Remove what a remedy made and restore what it set, unless someone changed it since.
+
+    Example: ackward undo --all
+    """
+    store = Receipts()
+    if bool(ids) == everything:
+        raise UsageError(
+            "name receipts or --all, and not both",
+            consequence="nothing was undone",
+            next_step="`ackward status` lists the receipts",
+        )
+    if everything:
+        cleared = undo_all(store, in_sight())
+    else:
+        receipts = [store.get(receipt_id) for receipt_id in dict.fromkeys(ids or [])]
+        outcomes = tuple(remedies.load(receipt.remedy).undo(receipt, store) for receipt in receipts)
+        cleared = Cleared(outcomes)
+    _show(cleared, as_json=as_json)
+
+
+def _show(cleared: Cleared, *, as_json: bool) -> None:
+    if as_json:
+        document = {
+            "undone": [outcome.model_dump(mode="json") for outcome in cleared.outcomes],
+            "swept": cleared.swept,
+            "set_aside": [str(path) for path in cleared.aside],
+            "open": cleared.open_points,
+        }
+        print_json(json.dumps(document, indent=2))
+        if not cleared.complete:
+            raise typer.Exit(PartlyChanged.exit_code)
+        return
+    for outcome in cleared.outcomes:
+        _show_outcome(outcome)
+    for what in cleared.swept:
+        data.print(f"Removed without a receipt: {what}.", markup=False, soft_wrap=True)
+    if not (cleared.outcomes or cleared.swept or cleared.aside):
+        data.print("Nothing to undo.")
+    if not cleared.complete:
+        raise PartlyChanged(
+            "; ".join(cleared.open_points),
+            consequence="all else was undone",
+            next_step="look at these with `ip route show table all`, they are yours to decide",
+        )
+
+
+def _show_outcome(outcome: UndoOutcome) -> None:
+    data.print(f"{outcome.receipt}:", markup=False)
+    for part in outcome.details:
+        data.print(f"  {part.words}", markup=False, soft_wrap=True)
+    if outcome.failed:
+        talk.print(f"The receipt {outcome.receipt} is kept: try again.", markup=False)

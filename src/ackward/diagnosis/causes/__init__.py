@@ -1,0 +1,34 @@
+"""One module a cause, all of one shape: ``claims(waits) -> list[Claims]``. To add a cause, add a module and a line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ackward.diagnosis.causes import (
+    client,
+    congestion_window,
+    delayed_ack,
+    handshake,
+    host_queue,
+    nagle,
+    network,
+    receive_window,
+    server,
+    standoff,
+)
+from ackward.diagnosis.claims import Claims
+from ackward.diagnosis.holds import Waits
+
+#: The order does not matter: the partition's priorities decide.
+ALL: tuple[Callable[[Waits], list[Claims]], ...] = (
+    standoff.claims,
+    nagle.claims,
+    delayed_ack.claims,
+    congestion_window.claims,
+    receive_window.claims,
+    host_queue.claims,
+    handshake.claims,
+    client.claims,
+    server.claims,
+    network.claims,
+)

@@ -1,0 +1,41 @@
+"""``client``: the client's program had not written yet.
+
+The client's kernel knows (:mod:`ackward.diagnosis.pauses`). From the server alone, a request that pauses after a
+segment that was not full is put down to the client unless a stall explains it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ackward.diagnosis.claims import Claims
+from ackward.diagnosis.holds import Waits
+from ackward.diagnosis.pauses import program_pauses
+from ackward.diagnosis.segmented import previous_index
+from ackward.model.causes import Cause
+from ackward.model.segments import Kind, Vantage
+
+
+def claims(waits: Waits) -> list[Claims]:
+    """Pauses of the client inside a request, and between the handshake and the first request byte."""
+    timeline = waits.timeline
+    segments, flow, time, exchange = (
+        timeline.segments,
+        timeline.segments["flow"],
+        timeline.time,
+        timeline.exchange,
+    )
+    here = timeline.at(Vantage.SERVER) & (exchange >= 0)
+    arrived = here & (segments["kind"] == Kind.RECEIVED) & timeline.fresh
+    row = np.flatnonzero(arrived)
+    row = row[~timeline.has_client[exchange[row]]]
+    before = previous_index(flow, arrived | (here & (segments["kind"] == Kind.ESTABLISHED)))[row]
+    row, before = row[before >= 0], before[before >= 0]
+    # A full segment may have been stopped by a window; one that was not full was all there was.
+    full = segments["bytes"][before] // np.maximum(segments["segments"][before], 1) >= np.maximum(
+        segments["mss"][before], 1
+    )
+    paused = (exchange[before] == exchange[row]) & ~full
+    row, before = row[paused], before[paused]
+    felt = Claims.of(Cause.CLIENT, exchange[row], time[before], time[row], observed=False, evidence=row)
+    return [program_pauses(waits, Vantage.CLIENT, Cause.CLIENT), felt]

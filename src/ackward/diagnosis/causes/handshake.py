@@ -1,0 +1,45 @@
+"""``handshake``: from the client's SYN until its connection is established (RFC 9293 3.5)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ackward.diagnosis.claims import Claims
+from ackward.diagnosis.holds import Waits
+from ackward.diagnosis.segmented import previous_index
+from ackward.model.causes import Cause
+from ackward.model.segments import Flag, Kind, Vantage
+
+
+def claims(waits: Waits) -> list[Claims]:
+    """Seen by the client's kernel; from the server, the round trip before its ESTABLISHED."""
+    timeline = waits.timeline
+    segments = timeline.segments
+    established = (segments["kind"] == Kind.ESTABLISHED) & (timeline.exchange >= 0)
+    at_client = np.flatnonzero(established & timeline.at(Vantage.CLIENT))
+    syn = (
+        (segments["kind"] == Kind.SENT) & (segments["tcp_flags"] & Flag.SYN > 0) & timeline.at(Vantage.CLIENT)
+    )
+    sent = previous_index(segments["flow"], syn)[at_client]
+    at_client, sent = at_client[sent >= 0], sent[sent >= 0]
+    seen = Claims.of(
+        Cause.HANDSHAKE,
+        timeline.exchange[at_client],
+        timeline.time[sent],
+        timeline.time[at_client],
+        observed=True,
+        evidence=sent,
+    )
+    at_server = np.flatnonzero(established & timeline.at(Vantage.SERVER))
+    at_server = at_server[timeline.estimated[timeline.exchange[at_server]]]
+    exchange = timeline.exchange[at_server]
+    half = timeline.min_rtt[exchange] // 2
+    felt = Claims.of(
+        Cause.HANDSHAKE,
+        exchange,
+        timeline.start[exchange],
+        timeline.time[at_server] - half,
+        observed=False,
+        evidence=at_server,
+    )
+    return [seen, felt]

@@ -1,0 +1,48 @@
+"""``standoff``: Nagle's algorithm holds data while the peer sits on the ACK that would release it.
+
+At the holding end the kernel tells both halves: when the write came and was not sent, and which ACK let it go. At the
+delaying end it tells one: the delayed-ACK timer fired with an ACK pending, and the peer's next data arrived one round
+trip later. The first is proof; the second is proof of the delay, and of the hold only by its repetition, so it counts
+where at least half of a flow's fired timers are answered that promptly (a program that happens to write just then is
+not). RFC 896, RFC 1122 4.2.3.4; ``tcp_nagle_check``, ``tcp_delack_timer_handler``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ackward.diagnosis.claims import Claims, other
+from ackward.diagnosis.holds import Waits
+from ackward.diagnosis.timers import fired_waits
+from ackward.model.causes import Cause
+
+
+def claims(waits: Waits) -> list[Claims]:
+    """From the holding end where it was watched, else from the delaying end."""
+    timeline = waits.timeline
+    held = waits.holds.chosen(waits.standoffs)
+    timer = waits.timer_before(np.maximum(held.ack, 0), held.vantage)
+    told = np.where(timer > held.row, timer, held.ack)
+    seen = Claims.of(
+        Cause.STANDOFF,
+        held.exchange,
+        timeline.time[held.row],
+        timeline.time[held.release],
+        observed=True,
+        evidence=told,
+        holding=held.vantage,
+        delaying=other(held.vantage),
+    )
+    fired = fired_waits(timeline)
+    fired = fired.chosen(fired.small & ~fired.sender_watched)
+    felt = Claims.of(
+        Cause.STANDOFF,
+        fired.exchange,
+        timeline.time[fired.data],
+        timeline.time[fired.released],
+        observed=True,
+        evidence=fired.timer,
+        holding=other(fired.vantage),
+        delaying=fired.vantage,
+    )
+    return [seen, felt]

@@ -1,0 +1,236 @@
+"""Flows to exchanges: one request and its answer, cut so that no two of a flow overlap.
+
+Laws
+ - A flow's first exchange starts with its SYN, later ones with the first request byte.
+ - An exchange ends with the last answer byte at the client.
+ - A cut is made only where request data follows answer data and nothing is outstanding, so pipelined and multiplexed
+   traffic stays in one exchange and no time is counted twice.
+ - The client's own view decides where there is one. From the server, start and end are estimated as half the
+   smallest round trip earlier and later, and flagged.
+
+The recorder in the kernel cuts by the same rule (``advance`` in ``segments.bpf.c``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ackward.diagnosis.flows import Flow
+from ackward.diagnosis.segmented import NEVER, Bools, Ints, previous_index, running_max, starts, unwrap
+from ackward.model.segments import Flag, Kind, Segments, Vantage
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Segments in order of flow and time, with what the causes ask of them, and the exchanges that they fall into.
+
+    Arrays named after rows have one entry a row of ``segments``; arrays of exchanges have one an exchange. ``seq64``,
+    ``end64`` and ``ack64`` are unwrapped within the flow and direction, so that ``ack64 >= end64`` means acknowledged.
+    """
+
+    flows: Sequence[Flow]
+    segments: Segments
+    seq64: Ints
+    end64: Ints
+    ack64: Ints
+    fresh: Bools
+    exchange: Ints  # per row, -1 outside of all
+    flow_of: Ints  # per exchange, as all below
+    start: Ints
+    end: Ints
+    primary: Ints
+    estimated: Bools
+    min_rtt: Ints
+    has_client: Bools
+    has_server: Bools
+
+    @property
+    def count(self) -> int:
+        """How many exchanges there are."""
+        return len(self.start)
+
+    @property
+    def time(self) -> Ints:
+        """Per row."""
+        times: Ints = self.segments["time_ns"]
+        return times
+
+    def at(self, vantage: Vantage) -> Bools:
+        """Rows seen from ``vantage``."""
+        rows: Bools = self.segments["vantage"] == vantage
+        return rows
+
+
+def _sequence_space(segments: Segments) -> tuple[Ints, Ints]:
+    """``seq`` and ``ack`` of each row, unwrapped in the sequence space that each belongs to."""
+    size = len(segments)
+    # ESTABLISHED and the like carry the socket's own numbers, so they belong to the same two spaces.
+    own = segments["flow"].astype(np.int64) * 2 + segments["to_server"]
+    other = segments["flow"].astype(np.int64) * 2 + ~segments["to_server"]
+    valid_ack = (segments["tcp_flags"] & Flag.ACK > 0) | (segments["kind"] != Kind.SENT) & (
+        segments["kind"] != Kind.RECEIVED
+    )
+    group = np.concatenate((own, other[valid_ack]))
+    numbers = np.concatenate((segments["seq"], segments["ack"][valid_ack]))
+    row = np.concatenate((np.arange(size), np.flatnonzero(valid_ack)))
+    order = np.lexsort((row, group))
+    flat = np.empty(len(order), np.int64)
+    flat[order] = unwrap(group[order], numbers[order])
+    ack = np.full(size, NEVER)
+    ack[valid_ack] = flat[size:]
+    return flat[:size], ack
+
+
+def _quiet(segments: Segments, seq64: Ints, end64: Ints, ack64: Ints, view: Ints) -> Bools:
+    """Nothing outstanding when this request segment was seen: by the kernel's word, else by what passed before."""
+    data = segments["bytes"] > 0
+    to_server = segments["to_server"]
+    acked = running_max(view, ack64, where=~to_server, inclusive=False)
+    answered = running_max(view, end64, where=~to_server & data, inclusive=False)
+    from_wire = (acked >= seq64) & (ack64 >= answered)
+    told_client = segments["snd_una"] == segments["seq"]
+    told_server = segments["ack"] == segments["snd_nxt"]
+    told = np.where(segments["kind"] == Kind.SENT, told_client, told_server)
+    quiet: Bools = np.where(segments["has_state"], told, from_wire)
+    return quiet
+
+
+def cut(flows: Sequence[Flow], segments: Segments) -> Timeline:
+    """Cut the segments of all flows, in order of flow and time, into exchanges."""
+    flow = segments["flow"].astype(np.int64)
+    time = segments["time_ns"]
+    seq64, ack64 = _sequence_space(segments)
+    is_segment = np.isin(segments["kind"], (Kind.SENT, Kind.RECEIVED, Kind.PASSED))
+    end64 = seq64 + np.where(is_segment, segments["bytes"], 0)
+    data = is_segment & (segments["bytes"] > 0)
+
+    # Freshness is a matter of one vantage point and direction: the other end's view of a segment is no repeat of it.
+    lane = flow * 8 + segments["vantage"] * 2 + segments["to_server"]
+    order = np.lexsort((np.arange(len(lane)), lane))
+    fresh = np.zeros(len(segments), bool)
+    fresh[order] = data[order] & (
+        end64[order] > running_max(lane[order], end64[order], where=data[order], inclusive=False)
+    )
+
+    primary_of_flow = np.array([_primary(known) for known in flows], np.int64).reshape(-1)
+    primary = segments["vantage"] == primary_of_flow[flow] if len(flows) else np.zeros(0, bool)
+    order = np.flatnonzero(primary)
+    view = flow[order]
+    rows = segments[order]
+    quiet = _quiet(rows, seq64[order], end64[order], ack64[order], view)
+
+    request = fresh[order] & rows["to_server"]
+    answer = fresh[order] & ~rows["to_server"]
+    previous = previous_index(view, request | answer)
+    after_answer = (previous >= 0) & answer[np.maximum(previous, 0)]
+    syn = is_segment[order] & (rows["tcp_flags"] & Flag.SYN > 0) | (rows["kind"] == Kind.ESTABLISHED)
+    opening = starts(view) & (syn | request)
+    # Captures and watches begin in mid-connection: the first request byte opens the first whole exchange.
+    seen_request = running_max(view, request.astype(np.int64), inclusive=False) == 1
+    opened = running_max(view, opening.astype(np.int64), inclusive=False) == 1
+    begins = opening | (request & after_answer & quiet) | (request & ~seen_request & ~opened)
+
+    number = np.cumsum(begins) - 1
+    inside = running_max(view, begins.astype(np.int64)) == 1
+    number = np.where(inside, number, -1)
+    first = order[begins]
+    start = time[first].astype(np.int64)
+    last = _last_moment(number, begins.sum(), time[order], answer, request)
+    worth = last > start
+    return _assemble(
+        flows,
+        segments,
+        seq64,
+        end64,
+        ack64,
+        fresh,
+        flow[first][worth],
+        start[worth],
+        last[worth],
+        primary_of_flow,
+    )
+
+
+def _primary(flow: Flow) -> int:
+    return Vantage.CLIENT if flow.client_end else Vantage.SERVER
+
+
+def _last_moment(number: Ints, count: int, time: Ints, answer: Bools, request: Bools) -> Ints:
+    """The end of each exchange: its last answer byte, else (a one-way transfer, a refusal) its last request byte or event."""
+    last = np.full(count, NEVER)
+    for rows in (answer, request, np.ones(len(number), bool)):
+        candidate = np.full(count, NEVER)
+        chosen = rows & (number >= 0)
+        np.maximum.at(candidate, number[chosen], time[chosen])
+        last = np.where(last == NEVER, candidate, last)
+    return last
+
+
+def _assemble(
+    flows: Sequence[Flow],
+    segments: Segments,
+    seq64: Ints,
+    end64: Ints,
+    ack64: Ints,
+    fresh: Bools,
+    flow_of: Ints,
+    start: Ints,
+    end: Ints,
+    primary_of_flow: Ints,
+) -> Timeline:
+    min_rtt = (
+        np.array([flow.min_rtt_ns for flow in flows], np.int64)[flow_of]
+        if len(flow_of)
+        else np.zeros(0, np.int64)
+    )
+    primary = primary_of_flow[flow_of] if len(flow_of) else np.zeros(0, np.int64)
+    estimated = primary != Vantage.CLIENT
+    exchange = _exchange_of(segments, flow_of, start, end)
+    # From the server: the client sent half a round trip earlier and received half a round trip later.
+    half = np.where(estimated, min_rtt // 2, 0)
+    opening = starts(flow_of)
+    with_syn = estimated & opening & _opened_by_handshake(segments, flow_of, start)
+    start = start - half - np.where(with_syn, min_rtt, 0)
+    end = end + half
+    if len(start):
+        floor = np.where(opening[1:], NEVER, end[:-1])
+        start[1:] = np.minimum(np.maximum(start[1:], floor), end[1:])
+    seen = {v: np.zeros(len(start), bool) for v in (Vantage.CLIENT, Vantage.SERVER)}
+    for vantage, flags in seen.items():
+        rows = exchange[(segments["vantage"] == vantage) & (exchange >= 0)]
+        flags[rows] = True
+    return Timeline(
+        flows, segments, seq64, end64, ack64, fresh, exchange, flow_of, start, end, primary, estimated, min_rtt,
+        seen[Vantage.CLIENT], seen[Vantage.SERVER],
+    )  # fmt: skip
+
+
+def _opened_by_handshake(segments: Segments, flow_of: Ints, start: Ints) -> Bools:
+    """Whether an exchange began with the server's ESTABLISHED, one round trip after the client's SYN arrived."""
+    established = segments["kind"] == Kind.ESTABLISHED
+    keys = set(
+        zip(segments["flow"][established].tolist(), segments["time_ns"][established].tolist(), strict=True)
+    )
+    return np.array([(f, t) in keys for f, t in zip(flow_of.tolist(), start.tolist(), strict=True)], bool)
+
+
+def _exchange_of(segments: Segments, flow_of: Ints, start: Ints, end: Ints) -> Ints:
+    """The exchange that each row falls into by flow and time, else -1: the other end's rows too."""
+    if not len(start):
+        return np.full(len(segments), -1, np.int64)
+    time, flow = segments["time_ns"], segments["flow"].astype(np.int64)
+    both = np.concatenate((start, time))
+    groups = np.concatenate((flow_of, flow))
+    is_row = np.concatenate((np.zeros(len(start), bool), np.ones(len(time), bool)))
+    order = np.lexsort((is_row, both, groups))
+    number = np.cumsum(~is_row[order]) - 1
+    candidate = np.empty(len(order), np.int64)
+    candidate[order] = number
+    # Exchanges are in order of flow and start, so the running count is the exchange's own index.
+    mine = candidate[len(start) :]
+    safe = np.maximum(mine, 0)
+    inside = (mine >= 0) & (flow_of[safe] == flow) & (time <= end[safe])
+    return np.where(inside, mine, -1)

@@ -1,0 +1,98 @@
+"""Sockets to flows: the two ends of one connection, if both were watched, become one flow."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ackward.model.segments import Endpoint, Kind, Recording, Segments, SocketFacts, Vantage
+
+
+@dataclass(frozen=True)
+class Flow:
+    """One connection. ``client_end`` and ``server_end`` are null where that host was not watched."""
+
+    client: Endpoint
+    server: Endpoint
+    client_end: SocketFacts | None
+    server_end: SocketFacts | None
+
+    @property
+    def seen_from(self) -> str:
+        """``client``, ``server`` or ``both``."""
+        if self.client_end and self.server_end:
+            return "both"
+        return "client" if self.client_end else "server"
+
+    @property
+    def min_rtt_ns(self) -> int:
+        """The smallest round trip that either kernel measured; 0 if none did."""
+        measured = [end.min_rtt_ns for end in (self.client_end, self.server_end) if end and end.min_rtt_ns]
+        return min(measured, default=0)
+
+
+def _names(socket: SocketFacts) -> tuple[Endpoint, Endpoint]:
+    return (socket.local, socket.remote) if socket.is_client else (socket.remote, socket.local)
+
+
+def _overlap(segments: Segments, client: SocketFacts, server: SocketFacts) -> bool:
+    """Whether both sockets saw the same data: tells apart pods that use the same addresses in their own namespaces."""
+    sent = segments[
+        (segments["flow"] == client.flow) & (segments["bytes"] > 0) & (segments["kind"] == Kind.SENT)
+    ]
+    received = segments[
+        (segments["flow"] == server.flow) & (segments["bytes"] > 0) & (segments["kind"] == Kind.RECEIVED)
+    ]
+    return bool(len(np.intersect1d(sent["seq"], received["seq"])))
+
+
+def join(recording: Recording) -> tuple[tuple[Flow, ...], Segments]:
+    """The flows, and the segments with ``flow`` renumbered to index them and ``vantage`` and ``to_server`` set.
+
+    Ends are paired by their four addresses. Where several namespaces use the same ones, only ends that saw the same
+    sequence numbers are paired. Flows of which a part was shed are left out whole.
+    """
+    clients: dict[tuple[Endpoint, Endpoint], list[SocketFacts]] = defaultdict(list)
+    servers: dict[tuple[Endpoint, Endpoint], list[SocketFacts]] = defaultdict(list)
+    shed = {_names(socket) for socket in recording.sockets if socket.shed}
+    for socket in recording.sockets:
+        if _names(socket) not in shed:
+            (clients if socket.is_client else servers)[_names(socket)].append(socket)
+
+    flows: list[Flow] = []
+    for names, candidates in clients.items():
+        others = servers.get(names, [])
+        for client in candidates:
+            server = _partner(recording.segments, client, candidates, others)
+            if server:
+                others.remove(server)
+            flows.append(Flow(*names, client, server))
+    flows.extend(Flow(*names, None, server) for names, rest in servers.items() for server in rest)
+    return tuple(flows), _renumber(recording.segments, flows)
+
+
+def _partner(
+    segments: Segments, client: SocketFacts, candidates: Sequence[SocketFacts], others: Sequence[SocketFacts]
+) -> SocketFacts | None:
+    if len(candidates) == 1 and len(others) == 1:
+        return others[0]
+    return next((server for server in others if _overlap(segments, client, server)), None)
+
+
+def _renumber(segments: Segments, flows: Sequence[Flow]) -> Segments:
+    highest = int(segments["flow"].max()) if len(segments) else 0
+    index = np.full(highest + 1, -1, np.int32)
+    vantage = np.zeros(highest + 1, np.uint8)
+    for number, flow in enumerate(flows):
+        for end, where in ((flow.client_end, Vantage.CLIENT), (flow.server_end, Vantage.SERVER)):
+            if end and end.flow <= highest:
+                index[end.flow], vantage[end.flow] = number, where
+    kept = segments[index[segments["flow"]] >= 0].copy()
+    kept["vantage"] = vantage[kept["flow"]]
+    kept["flow"] = index[kept["flow"]]
+    kept["to_server"] = (kept["vantage"] == Vantage.CLIENT) == (kept["kind"] != Kind.RECEIVED)
+    ordered: Segments = kept[np.lexsort((kept["time_ns"], kept["flow"]))]
+    return ordered

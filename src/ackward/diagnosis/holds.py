@@ -1,0 +1,144 @@
+"""Bytes that a program has written and its kernel has not sent: since when, until when, and by which rule.
+
+The rules are those of ``tcp_write_xmit`` and ``tcp_nagle_check`` (net/ipv4/tcp_output.c), read off the socket's own
+state at the moment when ``send()`` returned or a segment left with more data behind it.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ackward.diagnosis.exchanges import Timeline
+from ackward.diagnosis.segmented import Bools, Ints, next_index, previous_index
+from ackward.model.segments import Kind, Nonagle, Vantage
+
+#: An ACK this much later than one round trip was delayed by the receiver, not by the path. Linux delays 40 ms or more
+#: (TCP_DELACK_MIN, TCP_ATO_MIN), others up to 500 ms (RFC 1122 4.2.3.2); a capped timer may be as low as 8 ms.
+DELAY_FLOOR_NS = 2_000_000
+
+
+class Rule(enum.IntEnum):
+    """Why data stays in the send queue."""
+
+    NAGLE = 0
+    CORK = 1
+    CONGESTION_WINDOW = 2
+    RECEIVE_WINDOW = 3
+    HOST_QUEUE = 4
+
+
+@dataclass(frozen=True)
+class Holds:
+    """One entry a hold. ``row`` is where it was seen, ``release`` the row of the segment that ended it.
+
+    ``ack`` is the row of the ACK that let it go, or -1 if the program's next write did; ``ack_delay`` is what that ACK
+    took beyond one round trip, in nanoseconds.
+    """
+
+    row: Ints
+    release: Ints
+    ack: Ints
+    ack_delay: Ints
+    rule: Ints
+    vantage: Ints
+    exchange: Ints
+
+    def chosen(self, keep: Bools) -> Holds:
+        """The entries where ``keep`` holds."""
+        return Holds(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class Waits:
+    """Holds and delayed-ACK timers of a timeline, worked out once for all causes that ask."""
+
+    timeline: Timeline
+
+    @cached_property
+    def holds(self) -> Holds:
+        """All holds that a kernel told us of."""
+        parts = [self._holds_at(vantage) for vantage in (Vantage.CLIENT, Vantage.SERVER)]
+        return Holds(
+            *(np.concatenate([getattr(part, name) for part in parts]) for name in Holds.__dataclass_fields__)
+        )
+
+    def _holds_at(self, vantage: Vantage) -> Holds:
+        timeline = self.timeline
+        segments, flow, time = timeline.segments, timeline.segments["flow"], timeline.time
+        here = timeline.at(vantage)
+        sent = here & (segments["kind"] == Kind.SENT) & timeline.fresh
+        received = here & (segments["kind"] == Kind.RECEIVED)
+        unsent = (
+            segments["write_seq"].astype(np.int64) - (timeline.end64 - timeline.seq64) - segments["seq"]
+        ) % (1 << 32)
+        # SENT rows were taken before the kernel moved snd_nxt over them, so their own bytes are not unsent any more.
+        queued = np.where(segments["kind"] == Kind.WRITE_HELD, segments["bytes"], unsent)
+        begins = (sent & segments["has_state"] & (unsent > 0)) | (
+            here & (segments["kind"] == Kind.WRITE_HELD)
+        )
+        begins &= timeline.exchange >= 0
+
+        following = next_index(flow, sent)
+        row = np.flatnonzero(begins & (following >= 0))
+        release = following[row]
+        last_ack = previous_index(flow, received)[release]
+        in_flight_until = np.where(segments["kind"] == Kind.WRITE_HELD, timeline.seq64, timeline.end64)[row]
+        by_ack = (last_ack > row) & (timeline.ack64[np.maximum(last_ack, 0)] >= in_flight_until)
+        last_sent = previous_index(flow, here & (segments["kind"] == Kind.SENT) & (segments["bytes"] > 0))[
+            row
+        ]
+        last_sent = np.where(segments["kind"][row] == Kind.SENT, row, last_sent)
+        since = np.where(last_sent >= 0, time[np.maximum(last_sent, 0)], time[row])
+        delay = time[np.maximum(last_ack, 0)] - since - timeline.min_rtt[timeline.exchange[row]]
+        return Holds(
+            row,
+            release,
+            np.where(by_ack, last_ack, -1),
+            np.where(by_ack, np.maximum(delay, 0), 0),
+            self._rule(row, queued[row]),
+            np.full(len(row), int(vantage), np.int64),
+            timeline.exchange[row],
+        )
+
+    def _rule(self, row: Ints, queued: Ints) -> Ints:
+        state = self.timeline.segments[row]
+        own = np.where(state["kind"] == Kind.SENT, state["segments"], 0)
+        in_flight = state["in_flight"].astype(np.int64) + own
+        room = state["snd_una"].astype(np.int64) + state["peer_window"] - state["snd_nxt"]
+        room = (
+            (room + (1 << 31)) % (1 << 32)
+            - (1 << 31)
+            - np.where(state["kind"] == Kind.SENT, state["bytes"], 0)
+        )
+        partial = queued < np.maximum(state["mss"], 1)
+        corked = state["nonagle"] & Nonagle.CORK > 0
+        nagle = partial & (in_flight > 0) & (state["nonagle"] & Nonagle.OFF == 0)
+        rule = np.full(len(row), Rule.HOST_QUEUE, np.int64)
+        rule[nagle] = Rule.NAGLE
+        rule[corked & partial] = Rule.CORK
+        rule[in_flight >= state["cwnd"]] = Rule.CONGESTION_WINDOW
+        rule[room < np.minimum(queued, state["mss"])] = Rule.RECEIVE_WINDOW
+        return rule
+
+    @cached_property
+    def standoffs(self) -> Bools:
+        """Which of :attr:`holds` are Nagle holds whose ACK the peer sat on."""
+        holds = self.holds
+        floor = np.maximum(DELAY_FLOOR_NS, self.timeline.min_rtt[holds.exchange])
+        sat_on: Bools = (holds.rule == Rule.NAGLE) & (holds.ack >= 0) & (holds.ack_delay > floor)
+        return sat_on
+
+    def timer_before(self, rows: Ints, vantage: Ints) -> Ints:
+        """The row of the latest delayed-ACK timer at the end opposite to ``vantage``, before each of ``rows``,
+        else -1.
+        """
+        segments = self.timeline.segments
+        found = np.full(len(rows), -1, np.int64)
+        for end in (Vantage.CLIENT, Vantage.SERVER):
+            fired = (segments["kind"] == Kind.ACK_TIMER) & self.timeline.at(Vantage(1 - end))
+            found = np.where(vantage == end, previous_index(segments["flow"], fired)[rows], found)
+        return found

@@ -1,0 +1,39 @@
+"""Pauses of a program: it could write, nothing of it was waiting in the kernel, and it had not written yet."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ackward.diagnosis.claims import Claims
+from ackward.diagnosis.holds import Waits
+from ackward.diagnosis.segmented import next_index, previous_index
+from ackward.model.causes import Cause
+from ackward.model.segments import Kind, Vantage
+
+
+def program_pauses(waits: Waits, vantage: Vantage, cause: Cause) -> Claims:
+    """At a watched end: from the last data that it sent or received (or its ESTABLISHED) until its next write.
+
+    The next write is the next segment, or the hold that delayed it. Observed: the kernel told us that the send queue
+    was empty all the while.
+    """
+    timeline = waits.timeline
+    segments, flow, time = timeline.segments, timeline.segments["flow"], timeline.time
+    here = timeline.at(vantage) & (timeline.exchange >= 0)
+    sent = here & (segments["kind"] == Kind.SENT) & timeline.fresh
+    turns = (
+        sent
+        | (here & (segments["kind"] == Kind.RECEIVED) & timeline.fresh)
+        | (here & (segments["kind"] == Kind.ESTABLISHED))
+    )
+    queued = (segments["write_seq"].astype(np.int64) - segments["seq"] - segments["bytes"]) % (1 << 32)
+
+    row = np.flatnonzero(sent)
+    since = previous_index(flow, turns)[row]
+    last_sent = previous_index(flow, sent)[row]
+    held = next_index(flow, here & (segments["kind"] == Kind.WRITE_HELD))[np.maximum(since, 0)]
+    wrote = np.where((held >= 0) & (held < row), held, row)
+    drained = (last_sent < 0) | (queued[np.maximum(last_sent, 0)] == 0)
+    mine = (since >= 0) & drained & (timeline.exchange[np.maximum(since, 0)] == timeline.exchange[row])
+    row, since, wrote = row[mine], since[mine], wrote[mine]
+    return Claims.of(cause, timeline.exchange[row], time[since], time[wrote], observed=True, evidence=wrote)

@@ -1,0 +1,34 @@
+"""Who a process or a cgroup is."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from pathlib import Path
+
+from ackward.errors import Unavailable
+from ackward.kernel.probes import cgroup2_mount
+
+#: How container runtimes name their cgroups: cri-containerd-ID.scope, docker-ID.scope, libpod-ID, /kubepods/.../ID.
+_CONTAINER = re.compile(r"(?:^|[-/])(?P<id>[0-9a-f]{64})(?:\.scope)?$")
+
+
+@functools.cache
+def _cgroup_paths() -> dict[int, str]:
+    try:
+        mount = cgroup2_mount()
+    except Unavailable:
+        return {}
+    return {os.stat(path).st_ino: str(Path(path).relative_to(mount)) for path, _, _ in os.walk(mount)}  # noqa: PTH116 - a walk gives strings
+
+
+def cgroup_path(cgroup_id: int) -> str | None:
+    """The path of a v2 cgroup below the hierarchy's mount point; its id is its inode. None if it is gone."""
+    return _cgroup_paths().get(cgroup_id)
+
+
+def container_of_cgroup(cgroup_id: int) -> str | None:
+    """A short container id if the cgroup's name is one that a container runtime gives, else None."""
+    found = _CONTAINER.search(cgroup_path(cgroup_id) or "")
+    return found["id"][:12] if found else None

@@ -1,0 +1,178 @@
+"""Runs a scenario on this kernel: a load before and after the remedy, a diagnosis of each, and the verdict."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ackward.capture.live import LiveCapture, Scope
+from ackward.diagnosis.diagnose import diagnose
+from ackward.errors import PrivilegeMissing, Unavailable, VerificationFailed
+from ackward.kernel.namespaces import Namespace, command_inside
+from ackward.lab.peer import Shape
+from ackward.lab.scenario import Scenario
+from ackward.lab.topology import TwoHosts, two_hosts
+from ackward.model.lab import LabReport
+from ackward.model.plan import PortScope, Receipt, Refusal
+from ackward.model.report import Report
+from ackward.remedies import load as load_remedy
+from ackward.remedies.receipts import Receipts
+from ackward.verify.compare import compare
+
+#: No scenario's round takes longer than this, whatever stalls it; then its processes are ended.
+ROUND_LIMIT_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Told:
+    """A moment of the story: what happens now, and how far the rounds of this phase are."""
+
+    text: str
+    done: int = 0
+    of: int = 0
+
+
+Tell = Callable[[Told], None]
+
+
+def run(scenario: Scenario, tell: Tell = lambda _: None, *, view: str = "both") -> LabReport:
+    """Run ``scenario`` and give back what was seen. ``view`` is which host is watched: client, server or both."""
+    if os.geteuid() != 0:
+        raise PrivilegeMissing.for_this_command(
+            "the lab makes network namespaces and needs root", consequence="nothing was run"
+        )
+    shape = scenario.shape
+    tell(Told("making two hosts: network namespaces of their own, joined by a wire"))
+    with two_hosts() as hosts, _server(hosts, shape):
+        watched = {
+            "both": (hosts.client, hosts.server),
+            "client": (hosts.client,),
+            "server": (hosts.server,),
+        }[view]
+        before, report = _phase("before", hosts, shape, watched, tell)
+        fix = None
+        if scenario.remedy:
+            with _remedied(scenario, hosts, report, tell) as fix:
+                after, report_after = _phase("after", hosts, shape, watched, tell)
+            tell(Told(f"undone: {scenario.remedy}"))
+        else:
+            tell(Told("a control: nothing to fix, so the second phase must measure like the first"))
+            after, report_after = _phase("again", hosts, shape, watched, tell)
+    verdict = compare(before, after)
+    return LabReport(
+        **report.model_dump(by_alias=True),
+        scenario=scenario.name,
+        settings=asdict(shape),
+        fix=fix,
+        before=verdict.before,
+        after=verdict.after,
+        verdict=verdict.result,
+        comparison=verdict,
+        report_after=report_after,
+    )
+
+
+def _peer(host: Namespace, half: str, address: str, shape: Shape) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "ackward.lab.peer", half, address, shape.to_json()]
+    return subprocess.Popen(
+        command_inside(host, command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@contextmanager
+def _server(hosts: TwoHosts, shape: Shape) -> Iterator[None]:
+    process = _peer(hosts.server, "serve", "::", shape)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        if process.stdout.readline().strip() != "ready":
+            raise Unavailable(
+                f"the lab's server did not start: {process.stderr.read().strip()}",
+                consequence="nothing was measured",
+            )
+        yield
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _phase(
+    name: str, hosts: TwoHosts, shape: Shape, watched: tuple[Namespace, ...], tell: Tell
+) -> tuple[NDArray[np.int64], Report]:
+    """One measured phase: the client's own times, and the diagnosis of what was recorded meanwhile."""
+    scope = Scope(port=shape.port, netns=watched[0] if len(watched) == 1 else None, slow_ns=0)
+    with LiveCapture(scope, watched) as capture:
+        latencies = _load(name, hosts, shape, capture, tell)
+        recording = capture.finish()
+    return latencies, diagnose(recording).report
+
+
+def _load(name: str, hosts: TwoHosts, shape: Shape, capture: LiveCapture, tell: Tell) -> NDArray[np.int64]:
+    process = _peer(hosts.client, "load", hosts.server_address(shape.family), shape)
+    assert process.stdout is not None
+    watchdog = threading.Timer(
+        ROUND_LIMIT_SECONDS + shape.rounds * (1 + (shape.latency + shape.pause * shape.pings) / 1000),
+        process.kill,
+    )
+    watchdog.start()
+    rounds: list[int] = []
+    try:
+        for line in process.stdout:
+            rounds.append(int(line))
+            capture.poll()
+            tell(Told(name, len(rounds), shape.rounds))
+    finally:
+        watchdog.cancel()
+        process.kill()
+        _, complaint = process.communicate()
+    if len(rounds) != shape.rounds:
+        raise Unavailable(
+            f"the load ended after {len(rounds)} of {shape.rounds} rounds: {complaint.strip() or 'it took too long'}",
+            consequence="there is nothing to compare",
+            next_step="try fewer --set rounds",
+        )
+    return np.array(rounds, np.int64)
+
+
+@contextmanager
+def _remedied(scenario: Scenario, hosts: TwoHosts, report: Report, tell: Tell) -> Iterator[str]:
+    """Apply the remedy that the diagnosis named, in the host that it named; undone at the end."""
+    named = [
+        (remedy, finding)
+        for finding in report.findings
+        for remedy in finding.remedies
+        if remedy.name == scenario.remedy and remedy.command
+    ]
+    if not named:
+        raise VerificationFailed(
+            f"the diagnosis of {scenario.name} did not name {scenario.remedy}",
+            consequence="there is nothing to prove",
+            next_step="look at `causes` with --json: was the load disturbed?",
+        )
+    remedy, finding = named[0]
+    host = hosts.server if remedy.end == "server" else hosts.client
+    tell(
+        Told(
+            f"found: {finding.cause}, {finding.exchanges} of {report.exchanges} requests; the remedy is "
+            f"`{remedy.command}`"
+        )
+    )
+    store = Receipts()
+    cure = load_remedy(remedy.name)
+    plan = cure.plan(host, PortScope(port=scenario.shape.port))
+    if isinstance(plan, Refusal):
+        raise plan.as_error()
+    receipt: Receipt | None = cure.apply(plan, store)
+    try:
+        yield remedy.command or ""
+    finally:
+        if receipt:
+            cure.undo(receipt, store)

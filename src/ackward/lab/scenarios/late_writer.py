@@ -1,0 +1,14 @@
+"""Control: the client computes for 40 ms between its two writes. On the wire it looks like a hold, and is none."""
+
+from __future__ import annotations
+
+from ackward.lab.peer import Shape
+from ackward.lab.scenario import Scenario
+from ackward.model.causes import Cause
+
+SCENARIO = Scenario(
+    name="late-writer",
+    summary="control: the client computes for 40 ms between its two writes",
+    shape=Shape(nagle=False, pause=40),
+    cause=Cause.CLIENT,
+)

@@ -1,0 +1,94 @@
+"""Undo of everything: all receipts, what is ours without a receipt, and receipts that cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ackward import remedies
+from ackward.errors import AckwardError
+from ackward.kernel.namespaces import Namespace
+from ackward.model.plan import Ending, Receipt, Undone, UndoOutcome
+from ackward.remedies.receipts import Receipts
+from ackward.remedies.transaction import Swept, require_net_admin
+
+
+@dataclass(frozen=True)
+class Cleared:
+    """What was undone. ``swept`` had no receipt; ``aside`` are the damaged files, where they lie now.
+
+    ``suspects`` may be changes that a damaged receipt spoke of, or somebody else's: only their maker can
+    tell.
+    """
+
+    outcomes: tuple[UndoOutcome, ...]
+    swept: tuple[str, ...] = ()
+    aside: tuple[Path, ...] = ()
+    suspects: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left that could be ours."""
+        return not self.aside and all(outcome.complete for outcome in self.outcomes)
+
+    @property
+    def open_points(self) -> tuple[str, ...]:
+        """What is left or could not be known, in words."""
+        points = [point for outcome in self.outcomes for point in outcome.open_points]
+        points += [
+            f"{path.name} could not be read, so fields that it spoke of may still be set"
+            for path in self.aside
+        ]
+        points += [f"perhaps ours: {suspect}" for suspect in self.suspects]
+        return tuple(points)
+
+
+def undo_all(store: Receipts, namespaces: Iterable[Namespace]) -> Cleared:
+    """Undo every receipt, sweep ``namespaces`` for what is ours without one, move damaged files aside."""
+    require_net_admin()
+    outcomes = [_undo(receipt, store) for receipt in store.load().receipts]
+    with store.lock():
+        contents = store.load()
+        # An undo failed there, or an apply came in between: the receipt knows what is whose.
+        kept = {receipt.namespace.inode for receipt in contents.receipts}
+        swept = [_sweep(namespace, store) for namespace in namespaces if namespace.inode not in kept]
+        aside = tuple(store.set_aside(path) for path in contents.damaged)
+    return Cleared(
+        outcomes=tuple(outcomes),
+        swept=tuple(words for one in swept for words in one.removed),
+        aside=aside,
+        suspects=tuple(words for one in swept for words in one.suspects) if aside else (),
+    )
+
+
+def _undo(receipt: Receipt, store: Receipts) -> UndoOutcome:
+    try:
+        return remedies.load(receipt.remedy).undo(receipt, store)
+    except AckwardError as error:  # in the outcome: one receipt must not keep the others from their undo
+        failed = Undone(ending=Ending.FAILED, words=f"{receipt.id}: {error}")
+        return UndoOutcome(receipt=receipt.id, remedy=receipt.remedy, details=(failed,))
+
+
+def _sweep(namespace: Namespace, store: Receipts) -> Swept:
+    found = []
+    for name in remedies.NAMES:
+        try:
+            found.append(remedies.load(name).sweep(namespace, store.directory))
+        except AckwardError as error:
+            found.append(Swept(suspects=(f"the namespace {namespace.name} could not be searched: {error}",)))
+        except OSError:
+            if _is_there(namespace):
+                raise
+            break  # it ended since it was listed, with all that was in it
+    return Swept(
+        removed=tuple(words for one in found for words in one.removed),
+        suspects=tuple(words for one in found for words in one.suspects),
+    )
+
+
+def _is_there(namespace: Namespace) -> bool:
+    try:
+        return namespace.path.stat().st_ino == namespace.inode
+    except OSError:
+        return False

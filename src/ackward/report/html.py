@@ -1,0 +1,132 @@
+"""The report as one HTML file that opens offline and asks for nothing.
+
+Three walls stand between the page and the names in a capture, which may be hostile: Jinja2 escapes every
+expression, :func:`names.visible` runs over every expression (so nothing can be hidden or reordered), and a
+Content-Security-Policy allows this page's one style sheet and one script, by their hashes, and no request.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ackward.model.causes import End
+from ackward.model.report import Finding, Report
+from ackward.model.verdict import Phase, Verdict
+from ackward.report import flow_table, ladder, names, palette, summary, units
+
+#: Findings whose cards are open when the page opens.
+OPEN_FINDINGS = 3
+
+
+def render(
+    report: Report,
+    *,
+    verdict: Verdict | None = None,
+    phases: Sequence[Phase] = (),
+    title: str,
+    subtitle: str = "",
+) -> str:
+    """The whole page. Pure: the same input gives the same text."""
+    style = _source("report.css") + palette.css()
+    script = _source("report.js")
+    table = flow_table.table_of(report.flows)
+    measures = summary.measures(verdict, phases)
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            title=title,
+            subtitle=subtitle,
+            policy=_policy(style, script),
+            style=Markup(style),  # noqa: S704 - our own file
+            script=Markup(script),  # noqa: S704 - our own file
+            report=report,
+            verdict=verdict,
+            measures=measures,
+            longest_ns=max((measure.p99_ns for _, measure in measures), default=0),
+            parts=summary.partition(report),
+            findings=[
+                _card(finding, number) for number, finding in enumerate(summary.worst_first(report), 1)
+            ],
+            table=table,
+            flows_json=_data([column.as_json() for column in table.columns]),
+        )
+    )
+
+
+def _card(finding: Finding, number: int) -> dict[str, object]:
+    """What a finding's template needs beyond the finding itself."""
+    ends = [
+        {
+            "end": end,
+            "address": finding.client if end is End.CLIENT else finding.server,
+            "owner": names.owner(finding.client_process if end is End.CLIENT else finding.server_process),
+            "role": summary.role(finding, end),
+        }
+        for end in End
+    ]
+    drawing = ""
+    if finding.ladder is not None:
+        drawing = ladder.draw(finding.ladder, finding.cause, finding.holding_end, f"ladder-{number}")
+    return {
+        "number": number,
+        "open": number <= OPEN_FINDINGS,
+        "finding": finding,
+        "ends": ends,
+        "ladder": Markup(drawing),  # noqa: S704 - built as a tree, escaped by its serialiser
+    }
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("ackward.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
+    )
+    environment.globals.update(summary=summary, units=units)
+    environment.filters.update(
+        duration=units.duration, count=units.count, exact=units.nanoseconds, prose=names.prose
+    )
+    return environment
+
+
+def _shown(value: object) -> object:
+    """What an expression in a template writes: our own markup as it is, all other text made visible."""
+    return names.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _source(name: str) -> str:
+    source, _, _ = PackageLoader("ackward.report").get_source(Environment(autoescape=True), name)
+    return source
+
+
+def _data(value: object) -> Markup:
+    """JSON to stand inside a script element: nothing in it can end the element or open a comment there."""
+    text = json.dumps(value, separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)  # noqa: S704 - pure ASCII without <, > and &
+
+
+def _policy(style: str, script: str) -> str:
+    return (
+        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(source: str) -> str:
+    """A CSP hash source (CSP level 3, section 2.3.1) for an inline element whose whole text is ``source``."""
+    digest = hashlib.sha256(source.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
