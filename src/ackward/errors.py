@@ -40,7 +40,7 @@ class AckwardError(Exception):
     def __str__(self) -> str:
         parts = [self.missing.rstrip(".")]
         if self.consequence:
-            parts.append(self.consequence.rstrip("."))
+            parts.append(self.consequence[0].upper() + self.consequence[1:].rstrip("."))
         if self.next_step:
             parts.append(f"Next: {self.next_step.rstrip('.')}")
         return ". ".join(parts) + "."

@@ -274,8 +274,8 @@ def test_sorting(opened: Opened) -> None:
     click_head(browser, "To client")
     most = sorted((flow.bytes_to_client for flow in report.flows), reverse=True)
     assert column(browser, "To client")[:20] == [units.size(octets) for octets in most[:20]]
-    click_head(browser, "Most time")
-    assert column(browser, "Most time")[0] == "accept-queue"
+    click_head(browser, "Worst cause")
+    assert column(browser, "Worst cause")[0] == "accept-queue"
     click_head(browser, "Client")  # 10.2 before 10.10: numbers in names count as numbers
     shown = [tuple(map(int, re.findall(r"\d+", name))) for name in column(browser, "Client")]
     assert shown == sorted(shown)
@@ -369,3 +369,15 @@ def test_labels_of_a_ladder_do_not_overlap_as_the_browser_draws_them(opened: Ope
             .map(text => text.textContent))"""
     )
     assert outside == []
+
+
+def test_a_command_is_copied_or_at_least_selected_whole(opened: Opened) -> None:
+    browser = opened(report_factory.standoff())
+    browser.js("document.querySelector('.command button').click()")
+    assert browser.js("getSelection().toString()") == report_factory.COMMAND
+    browser.until(
+        lambda: (
+            browser.js("document.querySelector('.command button').textContent") in ("Copied", "Press Ctrl-C")
+        )
+    )
+    assert browser.complaints() == []

@@ -211,8 +211,7 @@ def test_dropped_flows_are_said_aloud(dropped: int, words: str) -> None:
 class TestHostileNames:
     def test_they_make_no_elements(self) -> None:
         calm, hostile = page_of(report_factory.standoff()), page_of(report_factory.hostile())
-        tags = lambda page: {tag for tag, _ in page.elements}  # noqa: E731
-        assert tags(hostile) == tags(calm)
+        assert {tag for tag, _ in hostile.elements} == {tag for tag, _ in calm.elements}
         assert len(hostile.all("script")) == len(calm.all("script"))
 
     @pytest.mark.parametrize("name", report_factory.HOSTILE)

@@ -17,7 +17,7 @@ from tests.unit import report_factory
 from ackward.model.causes import Cause
 from ackward.model.report import Report
 from ackward.model.verdict import Result
-from ackward.report import summary, terminal, units
+from ackward.report import names, summary, terminal, units
 from ackward.report.shell import shell_lines
 
 
@@ -92,7 +92,7 @@ def test_bars_line_up_and_grow_with_the_time() -> None:
 def test_ascii_terminals_get_ascii_bars() -> None:
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
     Console(file=out, width=80).print(terminal.report_view(report_factory.standoff()))
-    assert "####" in out.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]
+    assert "####" in out.buffer.getvalue().decode("ascii")
 
 
 def test_colour_adds_nothing_but_colour(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_hostile_names_are_text(name: str) -> None:
     assert all(character == "\n" or character.isprintable() for character in text)
     finding = report.findings[0].model_copy(update={"client": name})
     shown = printed(terminal.report_view(report.model_copy(update={"findings": [finding]})), width=200)
-    assert terminal.names.visible(name) in shown
+    assert names.visible(name) in shown
 
 
 def test_the_verdict_has_its_words_its_phases_and_its_interval() -> None:

@@ -45,12 +45,14 @@ class Scope:
     """What to watch.
 
     ``slow_ns`` is the elapsed time from which an exchange is recorded event by event; 0 records all.
+    ``buffer_bytes``, a power of two, is what the kernel may hold between two polls.
     """
 
     port: int | None = None
     netns: Namespace | None = None
     cgroup: Path | None = None
     slow_ns: int = 1_000_000
+    buffer_bytes: int = 16 << 20
 
 
 class LiveCapture:
@@ -89,6 +91,7 @@ class LiveCapture:
                 0,
             )
             self._object.set_section(".rodata", settings)
+            self._object.resize("events", self.scope.buffer_bytes)
             self._object.load()
             self._tell_listeners()
             self._attach()

@@ -60,7 +60,8 @@ def list_(as_json: AsJson = False) -> None:
 
 
 @app.command(
-    epilog="Examples:\n\nackward lab run standoff --report standoff.html\n\nackward lab run standoff --set family=6 --set rounds=20 --json"
+    epilog="Examples:\n\nackward lab run standoff --report standoff.html\n\n"
+    "ackward lab run standoff --set family=6 --set rounds=20 --json"
 )
 def run(
     name: Annotated[str, typer.Argument(help="a scenario; `ackward lab list` shows them")],

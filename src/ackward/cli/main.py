@@ -5,13 +5,14 @@ Commands are imported only when they are called, so that ``ackward --help`` star
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
-from ackward.errors import AckwardError, UsageError
+from ackward.errors import AckwardError, OutputFailed, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,10 +48,20 @@ def _overview() -> str:
 
 def _fail(error: AckwardError, *, as_json: bool) -> int:
     if as_json:
-        sys.stdout.write(json.dumps(error.as_json(), indent=2) + "\n")
+        try:
+            sys.stdout.write(json.dumps(error.as_json(), indent=2) + "\n")
+            sys.stdout.flush()
+        except OSError:
+            _silence(sys.stdout)  # the very place where the error should go is what failed
+            sys.stderr.write(f"ackward: {error}\n")
     else:
         sys.stderr.write(f"ackward: {error}\n")
     return error.exit_code
+
+
+def _silence(stream: TextIO) -> None:
+    """Let what is still buffered go nowhere, so that the interpreter's last flush cannot fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _dispatch(name: str, arguments: list[str]) -> int:
@@ -60,10 +71,19 @@ def _dispatch(name: str, arguments: list[str]) -> int:
 
     module = importlib.import_module(f"ackward.cli.{name}")
     command = get_command(module.app)
+    # Typer brings Click along under a private name or a public one: the public BadParameter leads to its base.
+    complaint = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
     try:
         outcome = command.main(args=arguments, prog_name=f"ackward {name}", standalone_mode=False)
     except typer.Exit as exit_:
         return exit_.exit_code
+    except complaint as error:
+        said = error.format_message()  # type: ignore[attr-defined]  # every ClickException has it
+        if type(error).__name__ == "NoArgsIsHelpError":
+            return UsageError.exit_code  # the help is on the screen already
+        raise UsageError(
+            said.rstrip("."), next_step=f"`ackward {name} --help` shows what it takes"
+        ) from error
     return outcome if isinstance(outcome, int) else 0
 
 
@@ -85,19 +105,21 @@ def run(arguments: Sequence[str]) -> int:
                 f"there is no command {name!r}",
                 next_step=f"one of {', '.join(COMMANDS)}; `ackward --help` explains them",
             )
-        return _dispatch(name, rest)
+        code = _dispatch(name, rest)
+        sys.stdout.flush()
+        return code
     except AckwardError as error:
         return _fail(error, as_json=as_json)
     except BrokenPipeError:
-        # The reader went away (`| head`): not an error of ours; keep the interpreter from flushing into it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence(sys.stdout)  # the reader went away (`| head`): not an error of ours
         return 0
     except OSError as error:
-        if error.errno is None or error.filename is not None:
+        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
             raise
+        _silence(sys.stdout)
         return _fail(
-            AckwardError(f"output failed: {error.strerror}", next_step="free some space or write elsewhere"),
-            as_json=as_json,
+            OutputFailed(f"output failed: {error.strerror}", next_step="free some space or write elsewhere"),
+            as_json=False,
         )
     except KeyboardInterrupt:
         sys.stderr.write("ackward: interrupted.\n")

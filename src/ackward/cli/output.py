@@ -9,10 +9,17 @@ from rich.console import Console
 
 from ackward.errors import OutputFailed
 
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the entry point: a reader that went away is no failure of ours."""
+        raise BrokenPipeError
+
+
 #: Data: what a pipe or a file should get.
-data = Console(soft_wrap=False, highlight=False)
+data = _Console(soft_wrap=False, highlight=False)
 #: Talk: progress, warnings, next steps.
-talk = Console(stderr=True, highlight=False)
+talk = _Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def print_json(text: str) -> None:

@@ -1,6 +1,4 @@
-"""The whole diagnosis, from a recording to a report: segments -> flows -> exchanges -> claims -> partition ->
-findings.
-"""
+"""The whole diagnosis: segments -> flows -> exchanges -> claims -> partition -> findings."""
 
 from __future__ import annotations
 

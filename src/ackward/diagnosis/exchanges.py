@@ -159,7 +159,7 @@ def _primary(flow: Flow) -> int:
 
 
 def _last_moment(number: Ints, count: int, time: Ints, answer: Bools, request: Bools) -> Ints:
-    """The end of each exchange: its last answer byte, else (a one-way transfer, a refusal) its last request byte or event."""
+    """The end of each exchange: its last answer byte; without one, its last request byte, else its last event."""
     last = np.full(count, NEVER)
     for rows in (answer, request, np.ones(len(number), bool)):
         candidate = np.full(count, NEVER)

@@ -18,9 +18,13 @@ from ackward.model.causes import STALLS, Cause, End, Grade
 from ackward.model.report import Finding, Ladder, Process, Quantiles
 from ackward.model.segments import Owner, SocketFacts, Vantage
 
-#: A finding must have cost this share of its flows' time, or this much a stalled exchange: below, it is noise.
+#: A finding must have cost this share of its flows' time and this much a stalled exchange: below, it is noise...
 WORTH_SHARE = 0.01
 WORTH_NS = 1_000_000
+#: ...unless an ACK rule took this share of very fast exchanges, and not just once.
+ACK_RULES = frozenset({Cause.STANDOFF, Cause.NAGLE, Cause.DELAYED_ACK})
+ACK_SHARE = 0.10
+ACK_EXCHANGES = 3
 
 _END = {Vantage.CLIENT: End.CLIENT, Vantage.SERVER: End.SERVER}
 
@@ -92,7 +96,10 @@ def _finding(timeline: Timeline, parts: Parts, group: _Group) -> Finding | None:
     lost = options[0][1] if options else stalled
     best = max((saves for _, saves in options), key=lambda saves: int(saves.sum()), default=lost)
     elapsed = int((timeline.end - timeline.start)[np.isin(timeline.flow_of, group.flows)].sum())
-    if int(best.sum()) < WORTH_SHARE * elapsed and int(np.median(best)) < WORTH_NS:
+    share = int(best.sum()) / max(elapsed, 1)
+    costly = share >= WORTH_SHARE and int(np.median(best)) >= WORTH_NS
+    common = group.cause in ACK_RULES and share >= ACK_SHARE and len(exchanges) >= ACK_EXCHANGES
+    if not (costly or common):
         return None
     typical = int(exchanges[np.argsort(stalled)[len(stalled) // 2]])
     observed = bool(parts.observed[group.parts].all())

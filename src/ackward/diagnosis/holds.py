@@ -133,9 +133,7 @@ class Waits:
         return sat_on
 
     def timer_before(self, rows: Ints, vantage: Ints) -> Ints:
-        """The row of the latest delayed-ACK timer at the end opposite to ``vantage``, before each of ``rows``,
-        else -1.
-        """
+        """The row of the latest delayed-ACK timer at the other end than ``vantage``, before ``rows``, else -1."""
         segments = self.timeline.segments
         found = np.full(len(rows), -1, np.int64)
         for end in (Vantage.CLIENT, Vantage.SERVER):

@@ -92,15 +92,23 @@ def draw(timeline: Timeline, parts: Parts, exchange: int, cause: Cause) -> Ladde
                     **numbers,
                 )
             )
-    mine = (parts.exchange == exchange) & (parts.cause == CAUSES.index(cause))
-    stalls = [
-        Stall(start_ns=int(begin) - start, end_ns=int(end) - start, label=cause)
-        for begin, end in zip(parts.start[mine], parts.end[mine], strict=True)
-    ]
+    stalls = _stalls(parts, exchange, cause, start) if cause in STALLS else []
     steps.sort(key=lambda step: step.at_ns)
     return Ladder(
         elapsed_ns=int(timeline.end[exchange]) - start, steps=steps, stalls=stalls if cause in STALLS else []
     )
+
+
+def _stalls(parts: Parts, exchange: int, cause: Cause, start: int) -> list[Stall]:
+    """The parts of the cause; two claims that meet (three writes, all held) are one stall."""
+    mine = np.flatnonzero((parts.exchange == exchange) & (parts.cause == CAUSES.index(cause)))
+    stalls: list[Stall] = []
+    for begin, end in zip(parts.start[mine].tolist(), parts.end[mine].tolist(), strict=True):
+        if stalls and stalls[-1].end_ns == begin - start:
+            stalls[-1] = stalls[-1].model_copy(update={"end_ns": end - start})
+        else:
+            stalls.append(Stall(start_ns=begin - start, end_ns=end - start, label=cause))
+    return stalls
 
 
 def _arrivals(timeline: Timeline, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> dict[int, int]:

@@ -74,8 +74,8 @@ def settle(timeline: Timeline, claims: Sequence[Claims]) -> Parts:
     """Paint all claims onto the exchanges and give back the picture."""
     claims = sorted((claim for claim in claims if len(claim)), key=lambda claim: _RANK[claim.cause])
     exchange = gather(claims, "exchange")
-    start = np.maximum(gather(claims, "start"), timeline.start[exchange])
-    end = np.minimum(gather(claims, "end"), timeline.end[exchange])
+    start = np.clip(gather(claims, "start"), timeline.start[exchange], timeline.end[exchange])
+    end = np.clip(gather(claims, "end"), start, timeline.end[exchange])
     cause = np.repeat(
         [CAUSES.index(claim.cause) for claim in claims], [len(claim) for claim in claims]
     ).astype(np.int64)
@@ -87,7 +87,7 @@ def settle(timeline: Timeline, claims: Sequence[Claims]) -> Parts:
     # One point per exchange boundary and claim boundary; pieces run from a point to the next of the same exchange.
     whole = np.arange(timeline.count)
     point_exchange = np.concatenate((whole, whole, exchange, exchange))
-    point_time = np.concatenate((timeline.start, timeline.end, np.minimum(start, end), end))
+    point_time = np.concatenate((timeline.start, timeline.end, start, end))
     order = np.lexsort((point_time, point_exchange))
     fresh = np.ones(len(order), bool)
     fresh[1:] = (np.diff(point_exchange[order]) != 0) | (np.diff(point_time[order]) != 0)

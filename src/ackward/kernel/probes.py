@@ -104,7 +104,7 @@ def _group(name: str, *rows: tuple[str, Question, str]) -> list[Probe]:
 
 _NO_WATCH = "nothing can be watched live"
 _INFERRED = "delayed ACKs are inferred from timing, not observed"
-_NO_NEED = "nothing: raw tracepoints serve instead"
+_NO_NEED = "nothing is lost: raw tracepoints serve instead"
 _P, _A = ProgramType, AttachType
 _NET, _PERF = "CAP_NET_ADMIN", "CAP_PERFMON"
 
@@ -112,7 +112,7 @@ _NET, _PERF = "CAP_NET_ADMIN", "CAP_PERFMON"
 PROBES: tuple[Probe, ...] = (
     *_group(
         "privileges",
-        ("root", root, "live watching and every change; what /proc shows to everyone stays"),
+        ("root", root, "nothing can be watched live or changed; /proc still tells what it tells everyone"),
         ("CAP_BPF", capability("CAP_BPF"), f"no BPF program can be loaded: {_NO_WATCH}"),
         (_PERF, capability(_PERF), f"BPF may not read kernel memory: {_NO_WATCH}"),
         (_NET, capability(_NET), "no route, rule or hook can be set: no watch, no fix"),
@@ -175,7 +175,11 @@ PROBES: tuple[Probe, ...] = (
         ),
         ("fentry", fentry, _NO_NEED),
         ("kprobe", kprobes, _NO_NEED),
-        ("struct_ops", program(_P.STRUCT_OPS, _A.UNSPECIFIED, _PERF), "nothing: no remedy of today needs it"),
+        (
+            "struct_ops",
+            program(_P.STRUCT_OPS, _A.UNSPECIFIED, _PERF),
+            "nothing is lost: no remedy of today needs it",
+        ),
     ),
     *_group(
         "BPF maps",
@@ -205,7 +209,7 @@ PROBES: tuple[Probe, ...] = (
             f"fired ACK timers are not seen: {_INFERRED}",
         ),
         ("timer_start", tracepoint("timer_start"), "armed ACK timers are not seen, only fired ones"),
-        ("tcp_probe", tracepoint("tcp_probe"), "nothing: cgroup_skb sees the same segments"),
+        ("tcp_probe", tracepoint("tcp_probe"), "nothing is lost: cgroup_skb sees the same segments"),
         (
             "tcp_retransmit_skb",
             tracepoint("tcp_retransmit_skb"),
@@ -227,7 +231,7 @@ PROBES: tuple[Probe, ...] = (
         (
             "dst_quick_ack",
             field("inet_connection_sock", "icsk_ack.dst_quick_ack"),
-            "nothing: without this cache an open connection obeys a changed route at once",
+            "nothing is lost: an open connection obeys a changed route at once",
         ),
         ("net_cookie", field("net", "net_cookie"), "namespaces are told apart by numbers that may be reused"),
     ),
@@ -241,7 +245,7 @@ PROBES: tuple[Probe, ...] = (
             tcp_option(45, 40_000),
             "a program cannot lower its shortest retransmission timeout",
         ),
-        ("MPTCP", lambda machine: judge(machine.mptcp_socket()), "nothing: programs speak plain TCP here"),
+        ("MPTCP", lambda machine: judge(machine.mptcp_socket()), "nothing is lost: programs speak plain TCP"),
         (
             "pidfd_getfd",
             lambda machine: judge(machine.pidfd_getfd()),

@@ -51,7 +51,7 @@ def run(scenario: Scenario, tell: Tell = lambda _: None, *, view: str = "both") 
         )
     shape = scenario.shape
     tell(Told("making two hosts: network namespaces of their own, joined by a wire"))
-    with two_hosts() as hosts, _server(hosts, shape):
+    with two_hosts() as hosts, server(hosts, shape):
         watched = {
             "both": (hosts.client, hosts.server),
             "client": (hosts.client,),
@@ -88,7 +88,8 @@ def _peer(host: Namespace, half: str, address: str, shape: Shape) -> subprocess.
 
 
 @contextmanager
-def _server(hosts: TwoHosts, shape: Shape) -> Iterator[None]:
+def server(hosts: TwoHosts, shape: Shape) -> Iterator[None]:
+    """The server half, running in its host until the end."""
     process = _peer(hosts.server, "serve", "::", shape)
     assert process.stdout is not None
     assert process.stderr is not None
@@ -110,12 +111,13 @@ def _phase(
     """One measured phase: the client's own times, and the diagnosis of what was recorded meanwhile."""
     scope = Scope(port=shape.port, netns=watched[0] if len(watched) == 1 else None, slow_ns=0)
     with LiveCapture(scope, watched) as capture:
-        latencies = _load(name, hosts, shape, capture, tell)
+        latencies = load(name, hosts, shape, capture, tell)
         recording = capture.finish()
     return latencies, diagnose(recording).report
 
 
-def _load(name: str, hosts: TwoHosts, shape: Shape, capture: LiveCapture, tell: Tell) -> NDArray[np.int64]:
+def load(name: str, hosts: TwoHosts, shape: Shape, capture: LiveCapture, tell: Tell) -> NDArray[np.int64]:
+    """Run the client half; gives each round's nanoseconds. ``name`` is the phase's, for the story."""
     process = _peer(hosts.client, "load", hosts.server_address(shape.family), shape)
     assert process.stdout is not None
     watchdog = threading.Timer(

@@ -36,9 +36,7 @@ class Scenario:
     remedy: str | None = None
 
     def with_settings(self, settings: Iterable[str]) -> Scenario:
-        """The scenario with ``key=value`` settings applied; raises :class:`UsageError` on the first that means
-        nothing.
-        """
+        """The scenario with ``key=value`` settings applied; raises :class:`UsageError` for what means nothing."""
         given: dict[str, object] = {}
         for setting in settings:
             key, equals, value = setting.partition("=")

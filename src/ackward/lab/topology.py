@@ -62,9 +62,7 @@ def _reachable(address: str) -> bool:
 
 
 def _wait_until_reachable(host: Namespace, address: str) -> None:
-    """A link that has just come up loses its first neighbour solicitation; a lost SYN would cost the first
-    round 1 s.
-    """
+    """A link just up loses its first neighbour solicitation; a lost SYN would cost the first round 1 s."""
     deadline = time.monotonic() + 10
     while not call_inside(host, _reachable, address):
         if time.monotonic() > deadline:

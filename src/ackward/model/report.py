@@ -36,7 +36,8 @@ class Quantiles(Model):
 class Remedy(Model):
     """One way out of a finding.
 
-    ``command`` is the exact command line for something ackward can turn; ``advice`` is for what it cannot.
+    ``saves_ns`` is the sum over the finding's exchanges. ``command`` is the exact command line for something ackward
+    can turn; ``advice`` is for what it cannot.
     """
 
     name: str
@@ -59,7 +60,8 @@ class LadderStep(Model):
     """One line of a ladder diagram: a segment, or something that happened inside one end.
 
     ``at_ns`` counts from the exchange's start. ``sender`` is the end the segment left; for an event inside a host it is
-    that host and ``arrives_ns`` is null.
+    that host and ``arrives_ns`` is null. A segment with ``arrives_ns`` null was never seen to arrive; where its arrival is
+    merely not known, it carries an estimate and ``estimated``.
     """
 
     at_ns: int

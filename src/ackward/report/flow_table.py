@@ -59,7 +59,7 @@ def table_of(flows: Sequence[FlowSummary]) -> FlowTable:
         _texts("Its process", [names.owner(flow.client_process) for flow in ordered], kind="name"),
         _texts("Server", [flow.server for flow in ordered], kind="name"),
         _texts("Its process", [names.owner(flow.server_process) for flow in ordered], kind="name"),
-        _texts("Most time", [str(flow.worst_cause or "") for flow in ordered], kind="cause"),
+        _texts("Worst cause", [str(flow.worst_cause or "") for flow in ordered], kind="cause"),
         _numbers("Time", [flow.elapsed_ns for flow in ordered], units.duration),
         _numbers("Exchanges", [flow.exchanges for flow in ordered], units.count),
         _numbers("To server", [flow.bytes_to_server for flow in ordered], units.size),

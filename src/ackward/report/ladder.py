@@ -237,7 +237,8 @@ class _Drawing:
             ET.SubElement(area, "title").text = names.visible(f"{stall.label}: {units.nanoseconds(lasted)}")
             words = (units.duration(lasted), *_wrapped(names.visible(stall.label), _INNER_LETTERS))
             stall_labels.append(Label(words, self._calm(stall)))
-        self._column(stall_labels, stall_x + half / 2, "stalled", "middle")
+        beside_line = 4 if holds_left else -4
+        self._column(stall_labels, stall_x + half / 2 + beside_line, "stalled", "middle")
         break_x = stall_x + half * (1.5 if holds_left else -0.5)
         durations = [
             Label((units.duration(end - start),), self._middle(start, end))

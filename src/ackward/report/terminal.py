@@ -138,7 +138,7 @@ def _finding(finding: Finding, report: Report) -> Iterator[RenderableType]:
         body += [Text(), Text("Evidence:"), *map(_bullet, finding.evidence)]
     title = Text.assemble((str(finding.cause), f"bold {palette.CAUSES[finding.cause]}"), f", {finding.grade}")
     yield _narrow(Panel(Group(*body), title=title, title_align="left", padding=(0, 1)))
-    for remedy in sorted(finding.remedies, key=lambda remedy: -remedy.saves_ns):
+    for remedy in finding.remedies:
         words = Text.assemble((names.visible(remedy.name), "bold"), f" at the {remedy.end}")
         if remedy.saves_ns:
             words.append(

@@ -1,5 +1,6 @@
-"""``host-queue``: the sender's own host holds the data back: autocorking, TCP small queues, a full qdisc
-(``tcp_should_autocork``, ``tcp_small_queue_check``).
+"""``host-queue``: the sender's own host holds the data back: autocorking, TCP small queues, a full qdisc.
+
+``tcp_should_autocork``, ``tcp_small_queue_check`` (net/ipv4/tcp.c, tcp_output.c).
 """
 
 from __future__ import annotations

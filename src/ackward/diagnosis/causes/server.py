@@ -1,7 +1,7 @@
 """``server``: the server's program had the whole request and had not answered.
 
-The server's kernel knows (:mod:`ackward.diagnosis.pauses`). From the client alone, it is the wait for the answer less one
-smallest round trip.
+The server's kernel knows (:mod:`ackward.diagnosis.pauses`). From the client alone, it is the wait for the answer
+less one smallest round trip.
 """
 
 from __future__ import annotations

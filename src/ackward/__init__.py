@@ -1,0 +1,46 @@
+"""Find out why TCP is waiting, remove the wait, prove that it is gone.
+
+The steps of the command line as functions with typed results::
+
+    import ackward
+
+    seen = ackward.watch(10, port=7000)              # -> Diagnosis: .report, .elapsed
+    for finding in seen.report.findings:
+        print(finding.why, finding.remedies[0].command)
+    plan = ackward.plan_quickack(port=7000)          # -> Plan: shows what would change
+    proof = ackward.prove(plan, 30)                  # -> Proof: undone unless it improved
+    ackward.undo(proof.receipt.id)
+
+All errors derive from :class:`ackward.errors.AckwardError`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ackward.loop.doctor import examine
+    from ackward.loop.fixing import apply, plan_quickack, prove, status, undo, undo_everything
+    from ackward.loop.watching import watch
+
+__all__ = ["apply", "examine", "plan_quickack", "prove", "status", "undo", "undo_everything", "watch"]
+
+_PLACES = {
+    "watch": "ackward.loop.watching",
+    "examine": "ackward.loop.doctor",
+    **dict.fromkeys(
+        ("apply", "plan_quickack", "prove", "status", "undo", "undo_everything"), "ackward.loop.fixing"
+    ),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import on first use: `ackward --help` needs none of it."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'ackward' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
