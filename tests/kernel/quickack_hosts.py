@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Self
 
 from ackward.kernel.namespaces import Namespace, call_inside, temporary
 
@@ -47,11 +48,12 @@ def eventually(condition: Callable[[], bool], *, within: float = 10.0) -> bool:
 
 
 def wire(one: Namespace, other: Namespace, name: str, number: int) -> None:
-    """Join two hosts by a veth: .1 and ::1 on ``one``, .2 and ::2 on ``other``; no link-local addresses, no waiting."""
+    """Join two hosts by a veth: .1 and ::1 on ``one``, .2 and ::2 on ``other``."""
     ends = ["link", "add", name, "netns", one.name, "type", "veth", "peer", "name", name, "netns", other.name]
     subprocess.run(["ip", *ends], check=True)
     for host, last in ((one, 1), (other, 2)):
         ip(host, "link", "set", name, "addrgenmode", "none")
+        ip(host, "addr", "add", f"fe80::{last}/64", "dev", name, "nodad")
         ip(host, "addr", "add", f"198.19.{number}.{last}/24", "dev", name)
         ip(host, "addr", "add", f"fdac:{number}::{last}/64", "dev", name, "nodad")
         ip(host, "link", "set", name, "up")
@@ -74,17 +76,28 @@ class Conversation:
     """One open connection whose client writes 100 B, then 200 B, and waits for 100 B: with Nagle on, a standoff."""
 
     def __init__(
-        self, client: Namespace, server: Namespace, address: str, port: int, *, nagle: bool = True
+        self,
+        client: Namespace,
+        server: Namespace,
+        address: str,
+        port: int,
+        *,
+        nagle: bool = True,
+        mapped: bool = False,
     ) -> None:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self._listener = call_inside(server, socket.create_server, (address, port), family=family)
+        # ``mapped``: the server's socket is of IPv6 and the client speaks IPv4 (IPv4-mapped addresses).
+        family = socket.AF_INET6 if ":" in address or mapped else socket.AF_INET
+        bound = ("", port) if mapped else (address, port)
+        self._listener = call_inside(
+            server, socket.create_server, bound, family=family, dualstack_ipv6=mapped
+        )
         self._server = threading.Thread(target=self._answer, daemon=True)
         self._server.start()
         self._client = call_inside(client, _connect, address, port)
         self._client.settimeout(20)
         self._client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, not nagle)
 
-    def __enter__(self) -> Conversation:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

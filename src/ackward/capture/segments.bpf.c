@@ -444,6 +444,9 @@ static __always_inline void segment_seen(struct __sk_buff *skb, u8 kind)
 
 	if (!bpf_sk)
 		return;
+	/* Most packets of a busy host are not ours: two loads turn them away before any helper is called. */
+	if (settings.port && bpf_sk->src_port != settings.port && bpf_sk->dst_port != bpf_htons(settings.port))
+		return;
 	tp = bpf_skc_to_tcp_sock(bpf_sk);
 	if (!tp)
 		return;

@@ -72,7 +72,7 @@ def _dispatch(name: str, arguments: list[str]) -> int:
     module = importlib.import_module(f"ackward.cli.{name}")
     command = get_command(module.app)
     # Typer brings Click along under a private name or a public one: the public BadParameter leads to its base.
-    complaint = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+    complaint: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
     try:
         outcome = command.main(args=arguments, prog_name=f"ackward {name}", standalone_mode=False)
     except typer.Exit as exit_:
@@ -84,6 +84,7 @@ def _dispatch(name: str, arguments: list[str]) -> int:
         raise UsageError(
             said.rstrip("."), next_step=f"`ackward {name} --help` shows what it takes"
         ) from error
+    sys.stdout.flush()  # a full disk shows here, not at exit
     return outcome if isinstance(outcome, int) else 0
 
 
@@ -105,9 +106,7 @@ def run(arguments: Sequence[str]) -> int:
                 f"there is no command {name!r}",
                 next_step=f"one of {', '.join(COMMANDS)}; `ackward --help` explains them",
             )
-        code = _dispatch(name, rest)
-        sys.stdout.flush()
-        return code
+        return _dispatch(name, rest)
     except AckwardError as error:
         return _fail(error, as_json=as_json)
     except BrokenPipeError:

@@ -230,7 +230,9 @@ def rebuilt(
         dst_length = destination.prefixlen
     if quickack is not None:
         metrics.pop(_RTAX_QUICKACK, None)
-        if quickack:
+        # Without metrics fib_create_info() shares whatever it has for the same nexthop object, quickack and all
+        # (fib_find_info_nh()); a zero says absent, and asks for one of its own.
+        if quickack or (not metrics and route.nexthop_id is not None):
             metrics[_RTAX_QUICKACK] = u32(quickack)
     if metrics:
         parts.append(attribute(_METRICS, b"".join(attribute(*metric) for metric in sorted(metrics.items()))))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from ackward.capture.live import LiveCapture, Scope
 from ackward.diagnosis.diagnose import Diagnosis, diagnose
-from ackward.errors import PrivilegeMissing, UnknownName, UsageError
+from ackward.errors import UnknownName, UsageError
 from ackward.kernel import namespaces
 from ackward.kernel.probes import cgroup2_mount
 from ackward.model.segments import Recording
@@ -91,10 +90,6 @@ def record(
     scope: Scope, seconds: float, stop: threading.Event, progress: Progress | None = None
 ) -> Recording:
     """Run the recorder over ``scope``."""
-    if os.geteuid() != 0:
-        raise PrivilegeMissing.for_this_command(
-            "watching live sockets needs root", consequence="nothing was watched"
-        )
     with LiveCapture(scope, namespaces.in_sight()) as capture:
         began = time.monotonic()
         while (gone := time.monotonic() - began) < seconds and not stop.is_set() and not capture.full:

@@ -60,8 +60,8 @@ class LadderStep(Model):
     """One line of a ladder diagram: a segment, or something that happened inside one end.
 
     ``at_ns`` counts from the exchange's start. ``sender`` is the end the segment left; for an event inside a host it is
-    that host and ``arrives_ns`` is null. A segment with ``arrives_ns`` null was never seen to arrive; where its arrival is
-    merely not known, it carries an estimate and ``estimated``.
+    that host and ``arrives_ns`` is null. A segment with ``arrives_ns`` null was never seen to arrive; where its arrival
+    is merely not known, it carries an estimate and ``estimated``.
     """
 
     at_ns: int

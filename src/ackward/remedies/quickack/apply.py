@@ -86,6 +86,7 @@ class Quickack:
             case RouteAdded():
                 routes.add_new(self._netlink, bytes.fromhex(change.message), doing=f"to {change.words}")
             case TableMirrored():
+                self._require_unused(change)
                 mirror.synchronise(self._netlink, change.family, change.table)
             case RuleAdded():
                 rules.add(self._netlink, _rule(change))
@@ -135,6 +136,18 @@ class Quickack:
                 undone = self._stop(change)
         ending = Ending.UNDONE if undone else Ending.NOTHING
         return Undone(ending=ending, words=f"{ending.value}: {change.words}")
+
+    def _require_unused(self, change: TableMirrored) -> None:
+        """Two plans made at once name the same free table; undo of the one would empty the other's."""
+        found = routes.dump(self._netlink, change.family)
+        all_rules = [rule for family in FAMILIES for rule in rules.dump(self._netlink, family)]
+        used = [route.key.table for route in found] + [rule.table for rule in all_rules]
+        if change.table in used:
+            raise Refused(
+                f"the table {change.table} was taken between plan and apply",
+                consequence="nothing was changed",
+                next_step="run the command again",
+            )
 
     def _restore(self, change: RouteQuickack) -> Undone:
         found = self.look(change)
