@@ -37,7 +37,10 @@ def names() -> list[str]:
 def load(name: str) -> Recording:
     """One recording."""
     with np.load(DIRECTORY / f"{name}.npz", allow_pickle=False) as stored:
-        segments = stored["segments"].astype(SEGMENT)
+        kept = stored["segments"]
+        segments = np.zeros(len(kept), SEGMENT)
+        for column in kept.dtype.names:
+            segments[column] = kept[column]
         facts = json.loads(stored["facts"].tobytes())
     sockets = tuple(_socket(raw) for raw in facts.pop("sockets"))
     facts["notes"] = tuple(facts["notes"])

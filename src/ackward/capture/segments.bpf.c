@@ -530,8 +530,9 @@ int write_returned(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct tcp_sock *tp = (struct tcp_sock *)ctx->args[0];
 	u64 key = (u64)(long)tp;
-	struct socket_record *record = bpf_map_lookup_elem(&sockets, &key);
+	struct socket_record *record;
 
+	record = bpf_map_lookup_elem(&sockets, &key);
 	if (!record)
 		return 0;
 	if (!record->owner_known) {

@@ -54,20 +54,35 @@ class Nonagle(enum.IntFlag):
     PUSH = 4
 
 
-#: One row. Times in nanoseconds of one monotonic clock; windows and sequence numbers in bytes; cwnd in segments.
+#: What every source can tell of a segment. Times in nanoseconds; ``bytes`` is payload on the wire, also where the capture
+#: kept less; ``segments`` counts what offload merged into one packet; ``window`` is scaled, in bytes; ``sack_left`` and
+#: ``sack_right`` are the first SACK block (a D-SACK if it lies below ``ack``, RFC 2883), both 0 without one; ``packet`` is
+#: the packet's number in its capture, from 0.
+WIRE_FIELDS: list[tuple[str, str]] = [
+    ("time_ns", "i8"),
+    ("flow", "i4"),
+    ("seq", "u4"),
+    ("ack", "u4"),
+    ("bytes", "u4"),
+    ("window", "u4"),
+    ("sack_left", "u4"),
+    ("sack_right", "u4"),
+    ("tsval", "u4"),
+    ("tsecr", "u4"),
+    ("packet", "i8"),
+    ("segments", "u2"),
+    ("tcp_flags", "u1"),
+    ("to_server", "?"),
+]
+#: A row of a capture, compact: captures have many.
+WIRE_SEGMENT: np.dtype[Any] = np.dtype(WIRE_FIELDS)
+#: One row of the diagnosis: a segment with its socket's state beside it. cwnd and in_flight in segments.
 SEGMENT: np.dtype[Any] = np.dtype(
     [
-        ("time_ns", "i8"),
-        ("flow", "i4"),
+        *WIRE_FIELDS,
         ("vantage", "u1"),
         ("kind", "u1"),
-        ("to_server", "?"),
         ("has_state", "?"),
-        ("seq", "u4"),
-        ("ack", "u4"),
-        ("bytes", "u4"),
-        ("tcp_flags", "u1"),
-        ("segments", "u2"),
         ("write_seq", "u4"),
         ("snd_nxt", "u4"),
         ("snd_una", "u4"),

@@ -38,6 +38,7 @@ struct in6_addr {
 struct sock_common {
 	__be32 skc_daddr;
 	__be32 skc_rcv_saddr;
+	u32 skc_portpair; /* skc_dport, then skc_num: one read for both */
 	__be16 skc_dport;
 	u16 skc_num;
 	u16 skc_family;
