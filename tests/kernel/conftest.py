@@ -31,5 +31,9 @@ def hosts() -> TwoHosts:
 def _leave_no_namespace():
     before = {namespace.inode for namespace in in_sight()}
     yield
-    left = [namespace.name for namespace in in_sight() if namespace.inode not in before and "ackward" in namespace.name]
+    left = [
+        namespace.name
+        for namespace in in_sight()
+        if namespace.inode not in before and "ackward" in namespace.name
+    ]
     assert not left

@@ -16,7 +16,9 @@ ACKWARD = str(Path(sys.executable).with_name("ackward"))
 
 def ackward(*arguments: str, timeout: float = 120, **options) -> subprocess.CompletedProcess[str]:
     """Run the real command line."""
-    return subprocess.run([ACKWARD, *arguments], capture_output=True, text=True, timeout=timeout, check=False, **options)
+    return subprocess.run(
+        [ACKWARD, *arguments], capture_output=True, text=True, timeout=timeout, check=False, **options
+    )
 
 
 def ackward_json(*arguments: str, code: int = 0) -> dict:
@@ -30,7 +32,11 @@ def ackward_json(*arguments: str, code: int = 0) -> dict:
 def program(host: Namespace, argv: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
     """A process inside a namespace, ended at the end."""
     process = subprocess.Popen(
-        command_inside(host, list(argv)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command_inside(host, list(argv)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         yield process

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from tests.kernel.lab_hosts import ackward, ackward_json
 
 from ackward.kernel.namespaces import in_sight
 from ackward.lab import run as lab
 from ackward.lab.scenarios import named
 from ackward.model.causes import Cause, End, Grade
 from ackward.model.verdict import Result
-from tests.kernel.lab_hosts import ackward, ackward_json
 
 ACK_CAUSES = {Cause.STANDOFF, Cause.NAGLE, Cause.DELAYED_ACK}
 
@@ -22,14 +22,21 @@ def test_standoff_is_explained_fixed_and_proven(view, family):
     finding = result.findings[0]
     assert (finding.cause, finding.grade) == (Cause.STANDOFF, Grade.OBSERVED)
     assert (finding.holding_end, finding.delaying_end) == (End.CLIENT, End.SERVER)
-    healthy = sum(result.causes[cause].ns for cause in result.causes if cause in (Cause.CLIENT, Cause.SERVER, Cause.NETWORK))
+    healthy = sum(
+        result.causes[cause].ns
+        for cause in result.causes
+        if cause in (Cause.CLIENT, Cause.SERVER, Cause.NETWORK)
+    )
     lost = result.elapsed_ns - healthy
     assert result.causes[Cause.STANDOFF].ns >= 0.95 * lost
     assert abs(result.elapsed_ns / result.exchanges - result.before.p50_ns) < 0.15 * result.before.p50_ns
     assert result.before.slow >= 20
     assert result.after.slow <= 1  # a busy machine may lose one round to its scheduler
     assert result.verdict is Result.IMPROVED
-    assert not {finding.cause for finding in result.report_after.findings} & {Cause.STANDOFF, Cause.DELAYED_ACK}
+    assert not {finding.cause for finding in result.report_after.findings} & {
+        Cause.STANDOFF,
+        Cause.DELAYED_ACK,
+    }
 
 
 @pytest.mark.parametrize("view", ["client", "server", "both"])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import random
 import re
 import shutil
 import struct
 import subprocess
+from pathlib import Path
 
 import pytest
+from tests.kernel.lab_hosts import python
 
 from ackward.capture.live import PROGRAM, LiveCapture, Scope
 from ackward.diagnosis.diagnose import diagnose
@@ -19,7 +20,6 @@ from ackward.lab import run as lab
 from ackward.lab.peer import Shape
 from ackward.model.causes import Cause
 from ackward.model.segments import Kind
-from tests.kernel.lab_hosts import python
 
 CGROUP_PROGRAMS = ("sent", "received")
 
@@ -53,11 +53,36 @@ def frames():
     yield b"\0" * 14
     for number in range(300):
         kind = draw.choice([0x0800, 0x86DD, 0x0806])
-        tcp = struct.pack("!HHIIBBHHH", 7000, draw.randrange(65536), draw.randrange(2**32), 1, draw.randrange(256), draw.randrange(256), 1, 0, 0)
+        tcp = struct.pack(
+            "!HHIIBBHHH",
+            7000,
+            draw.randrange(65536),
+            draw.randrange(2**32),
+            1,
+            draw.randrange(256),
+            draw.randrange(256),
+            1,
+            0,
+            0,
+        )
         if kind == 0x0800:
-            head = struct.pack("!BBHHHBBH4s4s", 0x40 | draw.choice([5, 5, 5, 0, 15]), 0, 40, 0, 0, 64, draw.choice([6, 6, 17]), 0, b"\x7f\0\0\1", b"\x7f\0\0\1")
+            head = struct.pack(
+                "!BBHHHBBH4s4s",
+                0x40 | draw.choice([5, 5, 5, 0, 15]),
+                0,
+                40,
+                0,
+                0,
+                64,
+                draw.choice([6, 6, 17]),
+                0,
+                b"\x7f\0\0\1",
+                b"\x7f\0\0\1",
+            )
         else:
-            head = struct.pack("!IHBB16s16s", 6 << 28, 20, draw.choice([6, 6, 0, 43]), 64, b"\0" * 16, b"\0" * 16)
+            head = struct.pack(
+                "!IHBB16s16s", 6 << 28, 20, draw.choice([6, 6, 0, 43]), 64, b"\0" * 16, b"\0" * 16
+            )
         frame = b"\0" * 12 + struct.pack("!H", kind) + head + tcp + draw.randbytes(draw.randrange(100))
         yield frame if number % 3 else frame[: draw.randrange(14, len(frame))]
 
@@ -70,24 +95,40 @@ def test_every_packet_passes(program):
         recorder.load()
         ran = 0
         for frame in frames():
-            options = TestRunOptions(sz=ctypes.sizeof(TestRunOptions), data_in=frame, data_size_in=len(frame), repeat=1)
+            options = TestRunOptions(
+                sz=ctypes.sizeof(TestRunOptions), data_in=frame, data_size_in=len(frame), repeat=1
+            )
             if library().bpf_prog_test_run_opts(recorder.program_fd(program), ctypes.byref(options)) == 0:
                 assert options.retval == 1
                 ran += 1
         assert ran > 200  # the kernel itself refuses frames without a whole link header
 
 
-@pytest.mark.parametrize(("program", "section"), [("sent", "cgroup_skb/egress"), ("received", "cgroup_skb/ingress")])
+@pytest.mark.parametrize(
+    ("program", "section"), [("sent", "cgroup_skb/egress"), ("received", "cgroup_skb/ingress")]
+)
 def test_every_path_returns_pass(program, section):
     """Proof over the code: each exit instruction is reached with r0 = 1 set by the instruction before it, and no
     jump skips that instruction."""
     dump = shutil.which("llvm-objdump")
     assert dump, "llvm is part of `make setup`"
-    text = subprocess.run([dump, "-d", "--no-show-raw-insn", f"--section={section}", PROGRAM], capture_output=True, text=True, check=True).stdout
-    code = {int(number): what for number, what in re.findall(r"^\s+(\d+):\s+(.*)$", text, re.M)}
+    text = subprocess.run(
+        [dump, "-d", "--no-show-raw-insn", f"--section={section}", PROGRAM],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    code = {int(number): what for number, what in re.findall(r"^\s+(\d+):\s+(.*)$", text, re.MULTILINE)}
     assert len(code) > 100, text
-    targets = {int(number) + 1 + int(offset) for number, offset in re.findall(r"^\s+(\d+):.*goto ([+-]0?x?[0-9a-f]+)", text, re.M) if not offset.startswith(("+0x", "-0x"))}
-    targets |= {int(number) + 1 + int(offset, 16) for number, offset in re.findall(r"^\s+(\d+):.*goto ([+-]0x[0-9a-f]+)", text, re.M)}
+    targets = {
+        int(number) + 1 + int(offset)
+        for number, offset in re.findall(r"^\s+(\d+):.*goto ([+-]0?x?[0-9a-f]+)", text, re.MULTILINE)
+        if not offset.startswith(("+0x", "-0x"))
+    }
+    targets |= {
+        int(number) + 1 + int(offset, 16)
+        for number, offset in re.findall(r"^\s+(\d+):.*goto ([+-]0x[0-9a-f]+)", text, re.MULTILINE)
+    }
     order = sorted(code)
     exits = [number for number in order if code[number].strip() == "exit"]
     assert exits
@@ -98,7 +139,10 @@ def test_every_path_returns_pass(program, section):
 
 
 def record(hosts, shape, **scope):
-    with lab.server(hosts, shape), LiveCapture(Scope(port=shape.port, **scope), [hosts.client, hosts.server]) as capture:
+    with (
+        lab.server(hosts, shape),
+        LiveCapture(Scope(port=shape.port, **scope), [hosts.client, hosts.server]) as capture,
+    ):
         lab.load("test", hosts, shape, capture, lambda _: None)
         return capture.finish()
 
@@ -117,7 +161,9 @@ def test_only_the_slow_exchanges_leave_the_kernel(hosts):
     report = diagnose(recording).report
     assert report.exchanges == 10
     assert report.findings[0].exchanges == 9
-    assert {socket.fast.count for socket in recording.sockets} == {1}  # the first round was fast, at both ends
+    assert {socket.fast.count for socket in recording.sockets} == {
+        1
+    }  # the first round was fast, at both ends
 
 
 def test_a_full_buffer_sheds_whole_flows_and_says_so(hosts):
@@ -160,7 +206,12 @@ c, _ = s.accept()
 while c.recv(100): c.sendall(b'x')
 """
     with LiveCapture(Scope(port=7000, slow_ns=0), [hosts.client, hosts.server]) as capture:
-        with python(hosts.server, server), python(hosts.client, CLIENT.format(address=hosts.server_address(4), kind="socket.SOCK_STREAM, 0")) as client:
+        with (
+            python(hosts.server, server),
+            python(
+                hosts.client, CLIENT.format(address=hosts.server_address(4), kind="socket.SOCK_STREAM, 0")
+            ) as client,
+        ):
             assert client.wait(20) == 0
         recording = capture.finish()
     assert {socket.mapped for socket in recording.sockets if not socket.is_client} == {mapped}
@@ -190,7 +241,12 @@ c, _ = s.accept()
 while c.recv(100): c.sendall(b'x')
 """
     with LiveCapture(Scope(port=7000, slow_ns=0), [hosts.client, hosts.server]) as capture:
-        with python(hosts.server, server), python(hosts.client, CLIENT.format(address=hosts.server_address(4), kind="socket.SOCK_STREAM, 262")) as client:
+        with (
+            python(hosts.server, server),
+            python(
+                hosts.client, CLIENT.format(address=hosts.server_address(4), kind="socket.SOCK_STREAM, 262")
+            ) as client,
+        ):
             assert client.wait(20) == 0
         recording = capture.finish()
     assert {flow.protocol for flow in diagnose(recording).report.flows} == {"mptcp"}
@@ -199,7 +255,10 @@ while c.recv(100): c.sendall(b'x')
 def test_a_connection_older_than_the_watch_is_explained_too(hosts):
     """Its roles are learned from who listens; its first whole exchange is the first that begins under the watch."""
     shape = Shape(rounds=20)
-    with lab.server(hosts, shape), python(hosts.client, OLD.format(address=hosts.server_address(4))) as client:
+    with (
+        lab.server(hosts, shape),
+        python(hosts.client, OLD.format(address=hosts.server_address(4))) as client,
+    ):
         with LiveCapture(Scope(port=7000, slow_ns=0), [hosts.client, hosts.server]) as capture:
             client.stdin.write("go\n")
             client.stdin.flush()
@@ -229,12 +288,18 @@ c.close()
 
 def test_nothing_stays_in_the_kernel(hosts):
     def programs():
-        return {line.split(":")[0] for line in subprocess.run(["bpftool", "prog"], capture_output=True, text=True, check=True).stdout.splitlines() if "name sent" in line or "name received" in line}
+        return {
+            line.split(":")[0]
+            for line in subprocess.run(
+                ["bpftool", "prog"], capture_output=True, text=True, check=True
+            ).stdout.splitlines()
+            if "name sent" in line or "name received" in line
+        }
 
     if not shutil.which("bpftool"):
         pytest.skip("probe failed: bpftool is not installed")
     before = programs()
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
     record(hosts, Shape(rounds=2, nagle=False), slow_ns=0)
     assert programs() == before
-    assert len(os.listdir("/proc/self/fd")) <= descriptors
+    assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests import recordings
 
 from ackward.diagnosis.diagnose import diagnose
 from ackward.diagnosis.exchanges import cut
 from ackward.diagnosis.flows import join
 from ackward.model.causes import Cause, End, Grade
 from ackward.model.segments import FastExchanges, Kind, Nonagle, Vantage
-from tests import recordings
 
 
 @pytest.mark.parametrize("view", recordings.VIEWS)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests import recordings
 
 from ackward.diagnosis.claims import Claims
 from ackward.diagnosis.diagnose import diagnose, partition
@@ -16,7 +17,6 @@ from ackward.diagnosis.exchanges import cut
 from ackward.diagnosis.flows import join
 from ackward.diagnosis.partition import CAUSES, PRIORITY, settle
 from ackward.model.causes import Cause
-from tests import recordings
 
 SPANS = [(0, 100), (150, 180), (1000, 1001)]
 

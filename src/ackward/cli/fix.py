@@ -1,4 +1,4 @@
-"""``ackward fix``: apply a remedy, or show what it would change."""
+"""``ackward fix``: apply a remedy, show what it would change, or prove that it helps."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import Annotated
 
 import typer
 
-from ackward import remedies
 from ackward.cli.output import data, print_json, talk
-from ackward.errors import UsageError
-from ackward.kernel.namespaces import resolve
-from ackward.model.plan import Plan, PortScope, Receipt, Refusal, RouteScope, Scope
-from ackward.remedies.receipts import Receipts
+from ackward.model.plan import Plan, Receipt
+from ackward.model.proof import Proof
+from ackward.model.verdict import Result
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+EPILOG = """Examples:\n\n
+ackward fix quickack --port 7000 --dry-run     show what would change\n\n
+ackward fix quickack --port 7000 --prove 30s   keep it only if it helps\n\n
+ackward fix quickack --netns web               all default routes there"""
 
 
 @app.callback()
@@ -22,48 +25,60 @@ def fix() -> None:
     """Apply a remedy. It can be shown first (--dry-run) and is undone with `ackward undo`."""
 
 
-@app.command()
+@app.command(epilog=EPILOG)
 def quickack(
     netns: Annotated[str, typer.Option(help="namespace: a name, a PID, a path, or self")] = "self",
     to: Annotated[str | None, typer.Option(help="routes to this CIDR instead of default routes")] = None,
     port: Annotated[int | None, typer.Option(help="TCP port, local or remote, instead of routes")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show the plan, change nothing")] = False,
+    prove: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="measure that long before and after; undo unless it improved"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
-) -> None:
-    """Acknowledge at once, so that no peer's Nagle waits for an ACK. Open connections profit too.
+) -> int:
+    """Acknowledge at once, so that no peer's Nagle waits for an ACK. Open connections profit too."""
+    from ackward.loop import fixing
+    from ackward.remedies.receipts import Receipts
 
-    Example: ackward fix quickack --port 7000 --dry-run
-    """
-    remedy = remedies.load("quickack")
-    plan = remedy.plan(resolve(netns), quickack_scope(to, port))
-    if isinstance(plan, Refusal):
-        raise plan.as_error()
-    store = Receipts()
+    plan = fixing.plan_quickack(netns=netns, to=to, port=port)
     if dry_run:
         _show_plan(plan, as_json=as_json)
-        return
-    earlier = store.find(plan.remedy, plan.namespace, plan.scope)
-    receipt = remedy.apply(plan, store)
+        return 0
+    if prove:
+        return _prove(plan, prove, as_json=as_json)
+    earlier = Receipts().find(plan.remedy, plan.namespace, plan.scope)
+    receipt = fixing.apply(plan)
     _show_receipt(plan, receipt, is_new=receipt is not None and receipt != earlier, as_json=as_json)
+    return 0
 
 
-def quickack_scope(to: str | None, port: int | None) -> Scope:
-    """The scope that the options ask for; raises :class:`UsageError`."""
-    if port is None:
-        return RouteScope(to=to)
-    if to is not None:
-        raise UsageError(
-            "--to and --port exclude each other",
-            consequence="nothing was changed",
-            next_step="choose routes (--to) or a port (--port)",
-        )
-    if not 1 <= port <= 65535:
-        raise UsageError(
-            f"--port {port} is no TCP port",
-            consequence="nothing was changed",
-            next_step="name one of 1 to 65535",
-        )
-    return PortScope(port=port)
+def _prove(plan: Plan, time: str, *, as_json: bool) -> int:
+    from ackward.cli.arguments import duration_ns
+    from ackward.errors import VerificationFailed
+    from ackward.loop import fixing
+    from ackward.report.terminal import verdict_view
+
+    seconds = duration_ns(time, "--prove") / 1e9
+    with talk.status("proving") as spinner:
+
+        def say(what: str) -> None:
+            talk.print(f"  {what}", markup=False)
+            spinner.update(what)
+
+        proof: Proof = fixing.prove(plan, seconds, say=say)
+    if as_json:
+        print_json(proof.model_dump_json(by_alias=True, indent=2))
+    else:
+        data.print(verdict_view(proof.verdict, proof.phases))
+        if proof.receipt:
+            data.print(
+                f"Kept: receipt {proof.receipt.id}. Take it back with `ackward undo {proof.receipt.id}`.",
+                markup=False,
+            )
+        else:
+            data.print("Undone: nothing is left changed.")
+    return 0 if proof.verdict.result is Result.IMPROVED else VerificationFailed.exit_code
 
 
 def _show_plan(plan: Plan, *, as_json: bool) -> None:

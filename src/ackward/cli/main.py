@@ -72,7 +72,9 @@ def _dispatch(name: str, arguments: list[str]) -> int:
     module = importlib.import_module(f"ackward.cli.{name}")
     command = get_command(module.app)
     # Typer brings Click along under a private name or a public one: the public BadParameter leads to its base.
-    complaint: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+    complaint: type[Exception] = next(
+        base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
+    )
     try:
         outcome = command.main(args=arguments, prog_name=f"ackward {name}", standalone_mode=False)
     except typer.Exit as exit_:

@@ -80,8 +80,14 @@ def run(scenario: Scenario, tell: Tell = lambda _: None, *, view: str = "both") 
     )
 
 
-def _peer(host: Namespace, half: str, address: str, shape: Shape) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "ackward.lab.peer", half, address, shape.to_json()]
+def peer_command(half: str, address: str, shape: Shape) -> list[str]:
+    """The command line of one half of the load."""
+    return [sys.executable, "-m", "ackward.lab.peer", half, address, shape.to_json()]
+
+
+def peer(host: Namespace, half: str, address: str, shape: Shape) -> subprocess.Popen[str]:
+    """One half of the load, started in its host; it is the caller's to end."""
+    command = peer_command(half, address, shape)
     return subprocess.Popen(
         command_inside(host, command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -90,7 +96,7 @@ def _peer(host: Namespace, half: str, address: str, shape: Shape) -> subprocess.
 @contextmanager
 def server(hosts: TwoHosts, shape: Shape) -> Iterator[None]:
     """The server half, running in its host until the end."""
-    process = _peer(hosts.server, "serve", "::", shape)
+    process = peer(hosts.server, "serve", "::", shape)
     assert process.stdout is not None
     assert process.stderr is not None
     try:
@@ -118,7 +124,7 @@ def _phase(
 
 def load(name: str, hosts: TwoHosts, shape: Shape, capture: LiveCapture, tell: Tell) -> NDArray[np.int64]:
     """Run the client half; gives each round's nanoseconds. ``name`` is the phase's, for the story."""
-    process = _peer(hosts.client, "load", hosts.server_address(shape.family), shape)
+    process = peer(hosts.client, "load", hosts.server_address(shape.family), shape)
     assert process.stdout is not None
     watchdog = threading.Timer(
         ROUND_LIMIT_SECONDS + shape.rounds * (1 + (shape.latency + shape.pause * shape.pings) / 1000),

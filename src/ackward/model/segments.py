@@ -54,10 +54,10 @@ class Nonagle(enum.IntFlag):
     PUSH = 4
 
 
-#: What every source can tell of a segment. Times in nanoseconds; ``bytes`` is payload on the wire, also where the capture
-#: kept less; ``segments`` counts what offload merged into one packet; ``window`` is scaled, in bytes; ``sack_left`` and
-#: ``sack_right`` are the first SACK block (a D-SACK if it lies below ``ack``, RFC 2883), both 0 without one; ``packet`` is
-#: the packet's number in its capture, from 0.
+#: What every source can tell of a segment. Times in nanoseconds; ``bytes`` is payload on the wire, also where the
+#: capture kept less; ``segments`` counts what offload merged into one packet; ``window`` is scaled, in bytes;
+#: ``sack_left`` and ``sack_right`` are the first SACK block (a D-SACK if it lies below ``ack``, RFC 2883), both 0
+#: without one; ``packet`` is the packet's number in its capture, from 0.
 WIRE_FIELDS: list[tuple[str, str]] = [
     ("time_ns", "i8"),
     ("flow", "i4"),

@@ -1,0 +1,301 @@
+"""The commands as a user runs them: watch, fix --prove, undo, and what they say when something is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tests.kernel.lab_hosts import ACKWARD, ackward, ackward_json, program
+
+from ackward.kernel.namespaces import Namespace
+from ackward.lab import run as lab
+from ackward.lab.peer import Shape
+from ackward.lab.topology import TwoHosts
+
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
+
+@contextmanager
+def traffic(hosts: TwoHosts, shape: Shape):
+    """Load that goes on until the end: one connection after another, new ones and old ones."""
+    ended = threading.Event()
+
+    def ask():
+        while not ended.is_set():
+            process = lab.peer(hosts.client, "load", hosts.server_address(shape.family), shape)
+            process.communicate(timeout=60)
+
+    with lab.server(hosts, shape):
+        thread = threading.Thread(target=ask)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def test_watch_names_the_stall_its_ends_and_the_fix(hosts):
+    with traffic(hosts, Shape(rounds=20)):
+        report = ackward_json("watch", "--port", "7000", "--for", "3s")
+    finding = report["findings"][0]
+    assert finding["cause"] == "standoff"
+    assert finding["grade"] == "observed"
+    assert (finding["holding_end"], finding["delaying_end"]) == ("client", "server")
+    assert "python" in finding["client_process"]["command"]
+    assert finding["server_process"]["netns"] == hosts.server.name
+    best = finding["remedies"][0]
+    assert best["command"] == f"ackward fix quickack --port 7000 --netns {hosts.server.name}"
+    assert sum(cause["ns"] for cause in report["causes"].values()) == report["elapsed_ns"]
+
+
+def test_the_fix_that_watch_names_works_and_undo_brings_the_stall_back(hosts):
+    """The loop by hand: watch, run the very command that it prints, watch, undo, watch."""
+    with traffic(hosts, Shape(rounds=20)):
+        seen = ackward_json("watch", "--port", "7000", "--for", "2s")
+        command = seen["findings"][0]["remedies"][0]["command"].split()
+        assert ackward(*command[1:]).returncode == 0
+        try:
+            fixed = ackward_json("watch", "--port", "7000", "--for", "2s", "--slow", "0ns")
+            assert "standoff" not in fixed["causes"]
+            assert fixed["exchanges"] > 10 * seen["exchanges"]
+        finally:
+            [receipt] = ackward_json("status")["remedies"]
+            assert ackward("undo", receipt["receipt"]["id"]).returncode == 0
+        again = ackward_json("watch", "--port", "7000", "--for", "2s")
+        assert again["findings"][0]["cause"] == "standoff"
+
+
+def test_prove_keeps_what_helps(hosts):
+    with traffic(hosts, Shape(rounds=20)):
+        proof = ackward_json(
+            "fix", "quickack", "--netns", hosts.server.name, "--port", "7000", "--prove", "2s"
+        )
+    try:
+        assert proof["verdict"]["result"] == "improved"
+        assert proof["verdict"]["after"]["p50_ns"] < proof["verdict"]["before"]["p50_ns"] / 10
+    finally:
+        assert ackward("undo", proof["receipt"]["id"]).returncode == 0
+
+
+def test_prove_undoes_what_does_not_help(hosts):
+    with traffic(hosts, Shape(rounds=20, nagle=False, latency=5)):
+        proof = ackward_json(
+            "fix", "quickack", "--netns", hosts.server.name, "--port", "7000", "--prove", "1s", code=5
+        )
+    assert proof["receipt"] is None
+    assert ackward_json("status")["remedies"] == []
+
+
+def test_prove_without_traffic_says_so_and_changes_nothing(hosts):
+    done = ackward("fix", "quickack", "--netns", hosts.server.name, "--port", "7000", "--prove", "200ms")
+    assert done.returncode == 5
+    assert "no request was seen" in done.stderr
+    assert ackward_json("status")["remedies"] == []
+
+
+def test_with_nothing_wrong_watch_says_where_the_time_went(hosts):
+    with traffic(hosts, Shape(rounds=200, nagle=False)):
+        done = ackward("watch", "--netns", hosts.server.name, "--for", "1500ms")
+    assert done.returncode == 0
+    assert "server" in done.stdout
+    assert "standoff" not in done.stdout
+
+
+def test_watch_can_be_narrowed_to_a_process(hosts):
+    shape = Shape(rounds=10_000)
+    with lab.server(hosts, shape), lab.peer(hosts.client, "load", hosts.server_address(4), shape) as load:
+        try:
+            load.stdout.readline()
+            report = ackward_json("watch", "--pid", str(load.pid), "--for", "1500ms")
+        finally:
+            load.kill()
+            load.communicate()
+    assert {flow["client_process"]["pid"] for flow in report["flows"]} == {load.pid}
+    assert report["findings"][0]["holding_end"] == "client"
+
+
+def test_watch_can_be_narrowed_to_a_cgroup(hosts):
+    from ackward.kernel.probes import cgroup2_mount
+
+    group = cgroup2_mount() / f"ackward-test-{os.getpid()}"
+    group.mkdir()
+    try:
+        inside = ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"]
+        shape = Shape(rounds=10_000)
+        with lab.server(hosts, shape):
+            argv = [*inside, *lab.peer_command("load", hosts.server_address(4), shape)]
+            with (
+                program(hosts.client, argv) as load,
+                program(hosts.client, lab.peer_command("load", hosts.server_address(4), shape)) as other,
+            ):
+                load.stdout.readline()
+                other.stdout.readline()
+                report = ackward_json("watch", "--cgroup", group.name, "--for", "1500ms")
+        assert len(report["flows"]) == 1
+    finally:
+        deadline = time.monotonic() + 5
+        while True:
+            try:
+                group.rmdir()
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+
+
+def test_ctrl_c_ends_early_and_still_reports(hosts):
+    with traffic(hosts, Shape(rounds=20)):
+        process = subprocess.Popen(
+            [ACKWARD, "watch", "--port", "7000", "--for", "10m", "--json"], stdout=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 20
+        while not _has_attached(process.pid):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert json.loads(output)["exchanges"] > 5
+
+
+def _has_attached(pid: int) -> bool:
+    """Whether the recorder is at work: the watch holds its BPF links open."""
+    held = 0
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            held += str(descriptor.readlink()).replace("-", "_").endswith("bpf_link")
+        except OSError:
+            continue  # closed between the listing and the look
+    return held >= 2
+
+
+def test_exit_code_counts_a_finding_as_5(hosts):
+    with traffic(hosts, Shape(rounds=20)):
+        assert ackward("watch", "--port", "7000", "--for", "1500ms", "--exit-code").returncode == 5
+    assert ackward("watch", "--port", "7000", "--for", "100ms", "--exit-code").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "command", [["watch"], ["lab", "run", "healthy"], ["fix", "quickack", "--port", "7000"]]
+)
+def test_without_root_the_exact_sudo_line_is_printed(command):
+    done = subprocess.run([*NOBODY, ACKWARD, *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert f"sudo {ACKWARD} {' '.join(command)}" in done.stderr
+    assert "Traceback" not in done.stderr
+    as_json = subprocess.run(
+        [*NOBODY, ACKWARD, *command, "--json"], capture_output=True, text=True, check=False
+    )
+    assert json.loads(as_json.stdout)["exit_code"] == 3
+
+
+def test_a_full_disk_is_no_traceback(tmp_path):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [ACKWARD, "doctor", "--json"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_report_that_does_not_fit_leaves_what_was_there(tmp_path, hosts):
+    page = tmp_path / "report.html"
+    page.write_text("old")
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    argv = [ACKWARD, "watch", "--netns", hosts.client.name, "--for", "100ms", "--report", str(page)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, preexec_fn=limit)
+    assert done.returncode == 1
+    assert "could not be written" in done.stderr
+    assert page.read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html"]
+
+
+def test_a_closed_pipe_is_no_traceback():
+    done = subprocess.run(
+        f"{ACKWARD} doctor | head -1", shell=True, capture_output=True, text=True, check=False
+    )
+    assert done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["watch", "--for", "soon"], 2, "no duration"),
+        (["watch", "--for", "0s"], 2, "sees nothing"),
+        (["watch", "--port", "70000"], 2, "no TCP port"),
+        (["watch", "--netns", "no-such-ns"], 2, "no network namespace"),
+        (["watch", "--pid", "4194304"], 2, "no process"),
+        (["watch", "--cgroup", "/no/such"], 2, "no cgroup"),
+        (["watch", "--cgroup", "/tmp"], 2, "not in the cgroup v2 hierarchy"),
+        (["watch", "--frobnicate"], 2, "No such option"),
+        (["lab", "run", "no-such-scenario"], 2, "no scenario"),
+        (["lab", "run", "standoff", "--set", "family=5"], 2, "say 4 or 6"),
+        (["lab", "run", "standoff", "--set", "colour=red"], 2, "means nothing"),
+        (["fix", "quickack", "--port", "0"], 2, "no TCP port"),
+        (["fix", "quickack", "--to", "10.0.0.1/8"], 2, "write 10.0.0.0/8"),
+        (["fix", "quickack", "--to", "10.0.0.0/8", "--port", "1"], 2, "exclude each other"),
+        (["undo", "no-such-receipt"], 2, "no-such-receipt"),
+        (["dance"], 2, "no command"),
+    ],
+)
+def test_bad_input_is_one_line_with_the_next_step(arguments, code, words):
+    done = ackward(*arguments)
+    assert done.returncode == code
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    as_json = ackward(*arguments, "--json") if arguments[0] != "dance" else ackward("dance", "--json")
+    assert json.loads(as_json.stdout)["exit_code"] == code
+
+
+def test_a_program_that_the_kernel_refuses_is_named(hosts: TwoHosts):
+    """Without CAP_BPF root is not enough: what is missing is said, nothing is attached."""
+    argv = [
+        "setpriv",
+        "--bounding-set",
+        "-bpf,-sys_admin,-perfmon",
+        "--inh-caps",
+        "-bpf,-sys_admin,-perfmon",
+        ACKWARD,
+    ]
+    done = subprocess.run([*argv, "watch", "--for", "100ms"], capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert "could not be loaded" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_serve_and_load_are_the_two_halves(hosts):
+    """On two real hosts each half is started by hand."""
+    host: Namespace = hosts.server
+    with program(host, [ACKWARD, "lab", "serve"]) as server:
+        assert "answering" in server.stderr.readline()
+        argv = [
+            "nsenter",
+            f"--net={hosts.client.path}",
+            ACKWARD,
+            "lab",
+            "load",
+            hosts.server_address(4),
+            "--set",
+            "rounds=5",
+            "--json",
+        ]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    measured = json.loads(done.stdout)
+    assert measured["rounds"] == 5
+    assert measured["slow"] >= 3
