@@ -68,7 +68,7 @@ def watching(mode: str, load_port: int) -> Iterator[None]:
     before = _programs()
     with running([ACKWARD, "watch", "--for", "60s", "--port", str(port), "--json"]) as process:
         deadline = time.monotonic() + 20
-        while not len(_programs()) >= len(before) + 5:
+        while len(_programs().keys() - before.keys()) < 5:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"ackward watch did not start: {process.communicate()[1]}")
             time.sleep(0.05)

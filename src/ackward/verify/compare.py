@@ -79,7 +79,7 @@ def _ms(ns: int) -> str:
 
 
 def _words(result: Result, before: Measure, after: Measure, ratio: float) -> str:
-    median = f"median {_ms(before.p50_ns)} before, {_ms(after.p50_ns)} after"
+    median = f"Median {_ms(before.p50_ns)} before, {_ms(after.p50_ns)} after"
     if result is Result.IMPROVED:
         slow = f"slow rounds {before.slow} of {before.rounds} before, {after.slow} of {after.rounds} after"
         return f"{median} ({1 / max(ratio, 1e-9):,.1f} times faster); {slow}."
