@@ -170,9 +170,10 @@ struct {
 	__type(value, u8);
 } listeners SEC(".maps");
 
-/* Too large for a stack of 512 bytes. */
+/* All zeros, never written: what a new record begins as. Too large for a stack of 512 bytes. */
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_RDONLY_PROG);
 	__uint(max_entries, 1);
 	__type(key, u32);
 	__type(value, struct socket_record);
@@ -306,22 +307,21 @@ static __always_inline struct socket_record *admit(u64 key, struct flow_record *
 	who->hash = fold(*(u32 *)who->local_address ^ *(u32 *)who->remote_address ^
 			 *(u32 *)(who->local_address + 12) ^ *(u32 *)(who->remote_address + 12) ^
 			 who->local_port ^ who->remote_port);
-	record->flow = id;
-	record->role = who->role;
-	record->hash = who->hash;
-	record->ports = (u32)who->local_port << 16 | who->remote_port;
-	record->start_ns = now;
-	record->established_ns = record->last_request_ns = 0;
-	record->first_response_ns = record->last_response_ns = 0;
-	record->bytes_sent = record->bytes_received = 0;
-	record->count = record->sent_end = record->received_end = 0;
-	record->phase = record->spilled = record->lost = record->owner_known = 0;
+	/* Filled in where it is stored, not before: a softirq may admit another socket at any moment. */
 	if (bpf_map_update_elem(&flows, &id, who, BPF_ANY) ||
 	    bpf_map_update_elem(&sockets, &key, record, BPF_ANY)) {
 		__sync_fetch_and_add(&totals.refused, 1);
 		return 0;
 	}
-	return bpf_map_lookup_elem(&sockets, &key);
+	record = bpf_map_lookup_elem(&sockets, &key);
+	if (!record)
+		return 0;
+	record->flow = id;
+	record->role = who->role;
+	record->hash = who->hash;
+	record->ports = (u32)who->local_port << 16 | who->remote_port;
+	record->start_ns = now;
+	return record;
 }
 
 /* What both ways of reading a socket (direct through BTF, and probed) fill in alike. */
