@@ -299,3 +299,22 @@ def test_serve_and_load_are_the_two_halves(hosts):
     measured = json.loads(done.stdout)
     assert measured["rounds"] == 5
     assert measured["slow"] >= 3
+
+
+@pytest.mark.parametrize(
+    ("hide", "words"),
+    [
+        ("mount -t tmpfs none /sys/kernel/btf", "no BTF"),
+        ("umount {cgroup2}", "cgroup v2 is not mounted"),
+    ],
+)
+def test_what_the_kernel_lacks_is_named_and_nothing_changes(hide, words):
+    """In a mount namespace of its own the machine seems to lack it."""
+    from ackward.kernel.probes import cgroup2_mount
+
+    script = f"{hide.format(cgroup2=cgroup2_mount())} && exec {ACKWARD} watch --for 100ms"
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert words in done.stderr
+    assert "Next:" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -24,10 +24,9 @@ class Counted:
 def counted(flow: Flow) -> Counted:
     """One flow's fast exchanges. The client's count decides where both ends were watched."""
     end = flow.client_end or flow.server_end
-    assert end is not None
-    fast = end.fast
-    if not fast.count:
+    if end is None or not end.fast.count:
         return Counted(0, 0, {})
+    fast = end.fast
     round_trips = fast.count * flow.min_rtt_ns
     if flow.client_end:
         network = min(round_trips, fast.wait_ns)

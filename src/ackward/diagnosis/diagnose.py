@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from ackward.diagnosis.partition import CAUSES, Parts, settle
 from ackward.diagnosis.segmented import Ints
 from ackward.model.causes import Cause
 from ackward.model.report import Capture, CauseTotal, FlowSummary, Report
-from ackward.model.segments import Recording
+from ackward.model.segments import Recording, Segments
 
 
 @dataclass(frozen=True)
@@ -33,20 +32,26 @@ class Diagnosis:
 
 
 def diagnose(recording: Recording) -> Diagnosis:
-    """Explain a recording."""
+    """Explain a live recording."""
     flows, segments = join(recording)
+    capture = Capture(
+        source=recording.source,
+        seconds=round(recording.seconds, 3),
+        flows=len(flows),
+        segments=recording.segment_count,
+        dropped_flows=recording.shed_flows,
+        notes=list(recording.notes),
+    )
+    return explain(flows, segments, capture)
+
+
+def explain(flows: Sequence[Flow], segments: Segments, capture: Capture) -> Diagnosis:
+    """Explain the segments of flows, whatever their source, in order of flow and time."""
     timeline = cut(flows, segments)
     parts = partition(timeline)
     fast = [counted(flow) for flow in flows]
     report = Report(
-        capture=Capture(
-            source=recording.source,
-            seconds=round(recording.seconds, 3),
-            flows=len(flows),
-            segments=recording.segment_count,
-            dropped_flows=recording.shed_flows,
-            notes=list(recording.notes),
-        ),
+        capture=capture,
         exchanges=timeline.count + sum(sums.exchanges for sums in fast),
         elapsed_ns=int((timeline.end - timeline.start).sum()) + sum(sums.elapsed_ns for sums in fast),
         causes=_totals(parts, fast),
@@ -98,21 +103,16 @@ def _summaries(timeline: Timeline, parts: Parts, fast: Sequence[Counted]) -> lis
 
 
 def _summary(flow: Flow, exchanges: int, elapsed: int, worst: Cause) -> FlowSummary:
-    end = flow.client_end or flow.server_end
-    assert end is not None
-    sent, received = (
-        (end.bytes_sent, end.bytes_received) if end.is_client else (end.bytes_received, end.bytes_sent)
-    )
     return FlowSummary(
         client=str(flow.client),
         server=str(flow.server),
         client_process=process_of(flow.client_end),
         server_process=process_of(flow.server_end),
-        seen_from=cast("Literal['client', 'server', 'both', 'between']", flow.seen_from),
-        protocol="mptcp" if end.mptcp else "tcp",
+        seen_from=flow.seen_from,
+        protocol="mptcp" if flow.mptcp else "tcp",
         exchanges=exchanges,
         elapsed_ns=elapsed,
-        bytes_to_server=sent,
-        bytes_to_client=received,
+        bytes_to_server=flow.bytes_to_server,
+        bytes_to_client=flow.bytes_to_client,
         worst_cause=worst if exchanges else None,
     )

@@ -155,7 +155,7 @@ def cut(flows: Sequence[Flow], segments: Segments) -> Timeline:
 
 
 def _primary(flow: Flow) -> int:
-    return Vantage.CLIENT if flow.client_end else Vantage.SERVER
+    return Vantage.SERVER if flow.seen_from == "server" else Vantage.CLIENT
 
 
 def _last_moment(number: Ints, count: int, time: Ints, answer: Bools, request: Bools) -> Ints:

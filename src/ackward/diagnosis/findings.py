@@ -13,6 +13,7 @@ from ackward.diagnosis.flows import Flow
 from ackward.diagnosis.ladder import draw
 from ackward.diagnosis.partition import CAUSES, Parts
 from ackward.diagnosis.segmented import Ints
+from ackward.diagnosis.sequence import plot
 from ackward.diagnosis.words import Loss, quantile, remedies, why
 from ackward.model.causes import STALLS, Cause, End, Grade
 from ackward.model.report import Finding, Ladder, Process, Quantiles
@@ -121,6 +122,7 @@ def _finding(timeline: Timeline, parts: Parts, group: _Group) -> Finding | None:
         evidence=_evidence(ladder),
         remedies=[remedy for remedy, _ in options],
         ladder=ladder,
+        sequence=plot(timeline, parts, typical, group.cause, group.holding),
     )
 
 

@@ -5,33 +5,50 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from ackward.model.segments import Endpoint, Kind, Recording, Segments, SocketFacts, Vantage
 
+SeenFrom = Literal["client", "server", "both", "between"]
+
 
 @dataclass(frozen=True)
 class Flow:
-    """One connection. ``client_end`` and ``server_end`` are null where that host was not watched."""
+    """One connection.
+
+    ``client_end`` and ``server_end`` are null where that host's kernel was not asked. ``min_rtt_ns`` is the smallest
+    round trip that anybody measured; 0 if nobody did.
+    """
 
     client: Endpoint
     server: Endpoint
-    client_end: SocketFacts | None
-    server_end: SocketFacts | None
+    seen_from: SeenFrom
+    min_rtt_ns: int
+    client_end: SocketFacts | None = None
+    server_end: SocketFacts | None = None
+    mptcp: bool = False
+    bytes_to_server: int = 0
+    bytes_to_client: int = 0
 
-    @property
-    def seen_from(self) -> str:
-        """``client``, ``server`` or ``both``."""
-        if self.client_end and self.server_end:
-            return "both"
-        return "client" if self.client_end else "server"
 
-    @property
-    def min_rtt_ns(self) -> int:
-        """The smallest round trip that either kernel measured; 0 if none did."""
-        measured = [end.min_rtt_ns for end in (self.client_end, self.server_end) if end and end.min_rtt_ns]
-        return min(measured, default=0)
+def _of_ends(
+    names: tuple[Endpoint, Endpoint], client: SocketFacts | None, server: SocketFacts | None
+) -> Flow:
+    ends = [end for end in (client, server) if end]
+    sent = (
+        (client.bytes_sent, client.bytes_received) if client else (ends[0].bytes_received, ends[0].bytes_sent)
+    )
+    return Flow(
+        *names,
+        "both" if client and server else "client" if client else "server",
+        min((end.min_rtt_ns for end in ends if end.min_rtt_ns), default=0),
+        client,
+        server,
+        any(end.mptcp for end in ends),
+        *sent,
+    )
 
 
 def _names(socket: SocketFacts) -> tuple[Endpoint, Endpoint]:
@@ -69,8 +86,8 @@ def join(recording: Recording) -> tuple[tuple[Flow, ...], Segments]:
             server = _partner(recording.segments, client, candidates, others)
             if server:
                 others.remove(server)
-            flows.append(Flow(*names, client, server))
-    flows.extend(Flow(*names, None, server) for names, rest in servers.items() for server in rest)
+            flows.append(_of_ends(names, client, server))
+    flows.extend(_of_ends(names, None, server) for names, rest in servers.items() for server in rest)
     return tuple(flows), _renumber(recording.segments, flows)
 
 

@@ -12,7 +12,9 @@ from functools import cached_property
 
 import numpy as np
 
+from ackward.diagnosis.clocked import Clocked, clocked
 from ackward.diagnosis.exchanges import Timeline
+from ackward.diagnosis.losses import Losses, losses
 from ackward.diagnosis.segmented import Bools, Ints, next_index, previous_index
 from ackward.model.segments import Kind, Nonagle, Vantage
 
@@ -123,6 +125,16 @@ class Waits:
         rule[in_flight >= state["cwnd"]] = Rule.CONGESTION_WINDOW
         rule[room < np.minimum(queued, state["mss"])] = Rule.RECEIVE_WINDOW
         return rule
+
+    @cached_property
+    def clocked(self) -> Clocked:
+        """What packets alone tell of senders that waited for ACKs."""
+        return clocked(self.timeline)
+
+    @cached_property
+    def losses(self) -> Losses:
+        """Data sent again, and why."""
+        return losses(self.timeline)
 
     @cached_property
     def standoffs(self) -> Bools:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from ackward.diagnosis.claims import Claims
+from ackward.diagnosis.clocked import TURNAROUND_NS
 from ackward.diagnosis.holds import Waits
-from ackward.diagnosis.segmented import next_index, previous_index
+from ackward.diagnosis.minshall import not_full
+from ackward.diagnosis.segmented import next_index, previous_index, running_max
 from ackward.model.causes import Cause
 from ackward.model.segments import Kind, Vantage
 
@@ -14,8 +16,8 @@ from ackward.model.segments import Kind, Vantage
 def program_pauses(waits: Waits, vantage: Vantage, cause: Cause) -> Claims:
     """At a watched end: from the last data that it sent or received (or its ESTABLISHED) until its next write.
 
-    The next write is the next segment, or the hold that delayed it. Observed: the kernel told us that the send queue
-    was empty all the while.
+    The next write is the next segment, or the hold that delayed it. Observed where the kernel told us that the send
+    queue was empty all the while; inferred where packets only make it likely.
     """
     timeline = waits.timeline
     segments, flow, time = timeline.segments, timeline.segments["flow"], timeline.time
@@ -33,7 +35,19 @@ def program_pauses(waits: Waits, vantage: Vantage, cause: Cause) -> Claims:
     last_sent = previous_index(flow, sent)[row]
     held = next_index(flow, here & (segments["kind"] == Kind.WRITE_HELD))[np.maximum(since, 0)]
     wrote = np.where((held >= 0) & (held < row), held, row)
-    drained = (last_sent < 0) | (queued[np.maximum(last_sent, 0)] == 0)
-    mine = (since >= 0) & drained & (timeline.exchange[np.maximum(since, 0)] == timeline.exchange[row])
-    row, since, wrote = row[mine], since[mine], wrote[mine]
-    return Claims.of(cause, timeline.exchange[row], time[since], time[wrote], observed=True, evidence=wrote)
+    told = segments["has_state"][row]
+    drained = (last_sent < 0) | np.where(
+        told, queued[np.maximum(last_sent, 0)] == 0, not_full(timeline)[last_sent]
+    )
+    # Packets alone: after a full segment more may have been waiting, until all was acknowledged and still nothing came.
+    received = here & (segments["kind"] == Kind.RECEIVED)
+    acked = running_max(flow, timeline.ack64, where=received, inclusive=False)
+    cleared = previous_index(flow, received & (timeline.ack64 > acked))[row]
+    idle = ~told & ~drained & (cleared > since) & (acked[row] >= timeline.seq64[row])
+    idle &= time[row] - time[np.maximum(cleared, 0)] > TURNAROUND_NS
+    since = np.where(idle, cleared, since)
+    mine = (
+        (since >= 0) & (drained | idle) & (timeline.exchange[np.maximum(since, 0)] == timeline.exchange[row])
+    )
+    row, since, wrote, told = row[mine], since[mine], wrote[mine], told[mine]
+    return Claims.of(cause, timeline.exchange[row], time[since], time[wrote], observed=told, evidence=wrote)

@@ -1,4 +1,7 @@
-"""Delayed-ACK timers that fired and were being waited for, as the receiver's own kernel saw them.
+"""Delayed ACKs that were being waited for, as seen from the receiver's host.
+
+The kernel tells when a delayed-ACK timer fired with an ACK pending: that is observed. A capture at that host shows only
+the outcome, an ACK without data that left long after the data it acknowledges: that is inferred.
 
 Arming is not delaying: an armed ACK often leaves with data. Firing is not delaying either, if nothing was pending (the
 recorder leaves those out) or if nobody waited: only a peer that sends again as soon as the ACK arrives had waited. A
@@ -13,11 +16,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ackward.diagnosis.exchanges import Timeline
+from ackward.diagnosis.minshall import not_full, sent_unacknowledged
 from ackward.diagnosis.segmented import Bools, Ints, next_index, previous_index, running_max
 from ackward.model.segments import Kind, Vantage
 
 #: The timer's handler sends the ACK itself, in the same softirq.
 SAME_SOFTIRQ_NS = 1_000_000
+#: An ACK without data that leaves this long after the data was delayed on purpose: delayed-ACK timers are 8 ms at the
+#: least (a capped one), scheduling delays of a receiver rarely more than a few.
+LATE_NS = 5_000_000
 #: What a peer needs to process the ACK and send, beyond 1.5 smallest round trips.
 PROMPT_SLACK_NS = 250_000
 #: Share of a flow's fired timers that must be answered promptly before any of them counts.
@@ -26,11 +33,12 @@ CONSISTENT = 0.5
 
 @dataclass(frozen=True)
 class FiredWaits:
-    """One entry a timer that the peer waited for.
+    """One entry a delayed ACK that the peer waited for.
 
-    ``data`` is the row of the last data before it, ``timer`` and ``ack`` are what they say, ``released`` the data that
-    the ACK let go. ``small``: the last data was no full segment, so the peer was not out of window. ``sender_watched``:
-    the peer's own kernel was watched too and knows better.
+    ``data`` is the row of the last data before it, ``ack`` that of the ACK, ``released`` the data that the ACK let go;
+    ``timer`` is the row that shows the delay: the timer's if the kernel told us (``observed``), else the ACK's.
+    ``small``: the last data was no full segment, so the peer was not out of window. ``sender_watched``: the peer's own
+    host was watched too and knows better.
     """
 
     data: Ints
@@ -41,6 +49,7 @@ class FiredWaits:
     exchange: Ints
     small: Bools
     sender_watched: Bools
+    observed: Bools
 
     def chosen(self, keep: Bools) -> FiredWaits:
         """The entries where ``keep`` holds."""
@@ -60,9 +69,17 @@ def _at(timeline: Timeline, vantage: Vantage) -> FiredWaits:
     here = timeline.at(vantage)
     sent = here & (segments["kind"] == Kind.SENT)
     arrived = here & (segments["kind"] == Kind.RECEIVED) & timeline.fresh
-    timer = np.flatnonzero(here & (segments["kind"] == Kind.ACK_TIMER) & (timeline.exchange >= 0))
+    fired = segments["kind"] == Kind.ACK_TIMER
+    late = (
+        sent
+        & ~segments["has_state"]
+        & (segments["bytes"] == 0)
+        & _advances(timeline, sent)
+        & (arrival_age(timeline, arrived) > LATE_NS)
+    )
+    timer = np.flatnonzero(here & (fired | late) & (timeline.exchange >= 0))
 
-    ack = next_index(flow, sent)[timer]
+    ack = np.where(fired[timer], next_index(flow, sent)[timer], timer)
     data = previous_index(flow, arrived)[timer]
     released = next_index(flow, arrived)[timer]
     answer = next_index(flow, sent & (segments["bytes"] > 0))[timer]
@@ -75,11 +92,11 @@ def _at(timeline: Timeline, vantage: Vantage) -> FiredWaits:
     prompt = pure & (until >= 0) & (until <= timeline.min_rtt[exchange] * 3 // 2 + PROMPT_SLACK_NS)
     prompt &= (answer < 0) | (answer > released)
 
-    fired = np.bincount(flow[timer], minlength=1)
-    answered = np.bincount(flow[timer][prompt], minlength=len(fired))
-    consistent = answered[flow[timer]] >= CONSISTENT * fired[flow[timer]]
-    small = _small(timeline)
-    eager = np.unique(flow[_sent_unacknowledged(timeline, arrived & small, sent)])
+    tried = np.bincount(flow[timer], minlength=1)
+    answered = np.bincount(flow[timer][prompt], minlength=len(tried))
+    consistent = answered[flow[timer]] >= CONSISTENT * tried[flow[timer]]
+    small = not_full(timeline)
+    eager = np.unique(flow[sent_unacknowledged(timeline, arrived & small, sent)])
     consistent &= ~np.isin(flow[timer], eager)
     watched = (timeline.has_server if vantage == Vantage.CLIENT else timeline.has_client)[exchange]
     keep = prompt & consistent
@@ -92,22 +109,18 @@ def _at(timeline: Timeline, vantage: Vantage) -> FiredWaits:
         exchange[keep],
         small[data][keep],
         watched[keep],
+        fired[timer][keep],
     )
 
 
-def _small(timeline: Timeline) -> Bools:
-    """Rows whose segments were not full."""
-    segments = timeline.segments
-    small: Bools = segments["bytes"] // np.maximum(segments["segments"], 1) < np.maximum(segments["mss"], 1)
-    return small
+def _advances(timeline: Timeline, sent: Bools) -> Bools:
+    """Sent rows that acknowledge something new."""
+    return timeline.ack64 > running_max(
+        timeline.segments["flow"], timeline.ack64, where=sent, inclusive=False
+    )
 
 
-def _sent_unacknowledged(timeline: Timeline, small: Bools, sent: Bools) -> Bools:
-    """Small arrivals that left the peer before an earlier small one of the same exchange was acknowledged."""
-    order = np.lexsort((np.arange(len(small)), timeline.exchange))
-    group = timeline.exchange[order]
-    before = running_max(group, timeline.end64[order], where=small[order], inclusive=False)
-    acknowledged = running_max(group, timeline.ack64[order], where=sent[order], inclusive=False)
-    found = np.zeros(len(small), bool)
-    found[order] = small[order] & (group >= 0) & (before > acknowledged)
-    return found
+def arrival_age(timeline: Timeline, arrived: Bools) -> Ints:
+    """For each row the time since the last data arrived; 0 if none has."""
+    before = previous_index(timeline.segments["flow"], arrived)
+    return np.where(before >= 0, timeline.time - timeline.time[np.maximum(before, 0)], 0)

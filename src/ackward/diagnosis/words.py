@@ -75,12 +75,72 @@ def why(cause: Cause, loss: Loss) -> str:
             f"acknowledgements: "
             f"{time} (median) an exchange."
         ),
+        Cause.RETRANSMISSION_TIMEOUT: (
+            f"Something that the {holder} sent was lost, and nothing came back that could have told it: it waited "
+            f"for its retransmission timer and sent again after {time} (median)."
+        ),
+        Cause.TAIL_LOSS_PROBE: (
+            f"The last segment that the {holder} had in flight went unacknowledged. After {time} (median) "
+            f"it sent that "
+            f"segment again as a probe: either it was lost, or the acknowledgement took longer than two round trips."
+        ),
+        Cause.FAST_RETRANSMIT: (
+            f"A segment from the {holder} was lost on the way. The acknowledgements for the data behind "
+            f"it told, and it "
+            f"was sent again: {time} (median) until the repair."
+        ),
+        Cause.SLOW_START: (
+            f"The {holder} began with a small congestion window and had to wait for acknowledgements, a "
+            f"round trip at a "
+            f"time, while it grew: {time} (median) an exchange with nothing to do but wait."
+        ),
+        Cause.IDLE_RESTART: (
+            f"After a pause the {holder}'s kernel had set its congestion window back to the initial one "
+            f"(tcp_slow_start_after_idle), and had to grow it again: {time} (median) an exchange."
+        ),
+        Cause.PACING: (
+            f"The {holder}'s kernel spread its segments over time on purpose (pacing): {time} (median) an exchange."
+        ),
+        Cause.ACK_HOLDING: (
+            f"The {delayer} acknowledged less often than every second segment, and the {holder} was out of window "
+            f"meanwhile: {time} (median) a time."
+        ),
+        Cause.ACCEPT_QUEUE: (
+            f"The server's queue of connections that wait to be accepted was full, so its kernel dropped handshake "
+            f"segments and the client had to try again: {time} (median) a connection."
+        ),
         Cause.HOST_QUEUE: (
             f"The {holder}'s own host kept the data queued below TCP (autocorking, small-queue limit, qdisc): "
             f"{time} (median)."
         ),
     }
     return texts[cause]
+
+
+#: What we cannot turn. The end is the sender's.
+_ADVICE = {
+    Cause.CONGESTION_WINDOW: (
+        "look for loss on the path, and for a congestion control that suits it (net.ipv4.tcp_congestion_control)"
+    ),
+    Cause.SLOW_START: (
+        "start with a larger window where the path allows it (ip route ... initcwnd), keep connections open, "
+        "or put gateways near both ends"
+    ),
+    Cause.IDLE_RESTART: "keep the window over pauses: net.ipv4.tcp_slow_start_after_idle=0",
+    Cause.RETRANSMISSION_TIMEOUT: (
+        "find where the path loses packets (interface and qdisc drops, policers); see that SACK and "
+        "tcp_early_retrans are on, so that most losses need no timer"
+    ),
+    Cause.TAIL_LOSS_PROBE: (
+        "if the segment was lost, find where; if the acknowledgement was late, let the receiver ACK at once"
+    ),
+    Cause.FAST_RETRANSMIT: "find where the path loses packets: interface and qdisc drops, policers, a full buffer",
+    Cause.PACING: "see who paces: SO_MAX_PACING_RATE in the program, fq, or BBR's estimate of the path",
+    Cause.ACK_HOLDING: (
+        "let the receiver ACK every second segment (Onload: EF_DYNAMIC_ACK_THRESH=0 and EF_DELACK_THRESH=0)"
+    ),
+    Cause.ACCEPT_QUEUE: "accept faster, or raise the listen backlog and net.core.somaxconn",
+}
 
 
 def remedies(cause: Cause, loss: Loss, flow: Flow) -> list[tuple[Remedy, Ints]]:
@@ -111,12 +171,8 @@ def remedies(cause: Cause, loss: Loss, flow: Flow) -> list[tuple[Remedy, Ints]]:
             loss.stalled,
             advice="read faster, or raise net.ipv4.tcp_rmem (and drop a fixed SO_RCVBUF) there",
         )
-    if cause == Cause.CONGESTION_WINDOW and loss.holding:
-        text = (
-            "start with a larger window (ip route ... initcwnd), and keep it over pauses "
-            "(net.ipv4.tcp_slow_start_after_idle=0)"
-        )
-        add("advice", loss.holding, loss.saved_by_prompt_ack, advice=text)
+    if cause in _ADVICE and loss.holding:
+        add("advice", loss.holding, loss.saved_by_prompt_ack, advice=_ADVICE[cause])
     if cause == Cause.HOST_QUEUE and loss.holding:
         add(
             "advice",

@@ -10,6 +10,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ackward.model.causes import Cause, End, Grade
+from ackward.model.sequence import SequencePlot
 
 
 class Model(BaseModel):
@@ -113,6 +114,7 @@ class Finding(Model):
     evidence: list[str] = []
     remedies: list[Remedy] = []
     ladder: Ladder | None = None
+    sequence: SequencePlot | None = None
 
 
 class FlowSummary(Model):

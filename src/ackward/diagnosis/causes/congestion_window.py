@@ -1,24 +1,39 @@
-"""``congestion-window``: the sender may have no more in flight until an ACK arrives (RFC 5681; ``tcp_cwnd_test``)."""
+"""``congestion-window``: the sender may have no more in flight until an ACK arrives (RFC 5681; ``tcp_cwnd_test``).
+
+Packets show it as full segments that leave only as ACKs arrive, with a flight that no longer grows; while it grows it
+is slow start.
+"""
 
 from __future__ import annotations
 
 from ackward.diagnosis.claims import Claims
+from ackward.diagnosis.flights import ack_clocked
 from ackward.diagnosis.holds import Rule, Waits
 from ackward.model.causes import Cause
 
 
 def claims(waits: Waits) -> list[Claims]:
-    """Holds that the sender's kernel puts down to this rule."""
+    """Holds that the sender's kernel puts down to this rule, and ACK-clocked flights that had stopped growing."""
     held = waits.holds.chosen(waits.holds.rule == Rule.CONGESTION_WINDOW)
     time = waits.timeline.time
-    return [
-        Claims.of(
-            Cause.CONGESTION_WINDOW,
-            held.exchange,
-            time[held.row],
-            time[held.release],
-            observed=True,
-            evidence=held.row,
-            holding=held.vantage,
-        )
-    ]
+    told = Claims.of(
+        Cause.CONGESTION_WINDOW,
+        held.exchange,
+        time[held.row],
+        time[held.release],
+        observed=True,
+        evidence=held.row,
+        holding=held.vantage,
+    )
+    waited = ack_clocked(waits)
+    waited = waited.chosen(~waited.growing)
+    shown = Claims.of(
+        Cause.CONGESTION_WINDOW,
+        waited.exchange,
+        waited.since,
+        waited.until,
+        observed=False,
+        evidence=waited.row,
+        holding=waited.vantage,
+    )
+    return [told, shown]

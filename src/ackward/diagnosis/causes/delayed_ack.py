@@ -35,7 +35,7 @@ def claims(waits: Waits) -> list[Claims]:
         fired.exchange,
         timeline.time[fired.data],
         timeline.time[fired.released],
-        observed=True,
+        observed=fired.observed,
         evidence=fired.timer,
         holding=other(fired.vantage),
         delaying=fired.vantage,

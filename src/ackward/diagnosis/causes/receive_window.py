@@ -8,10 +8,20 @@ from ackward.model.causes import Cause
 
 
 def claims(waits: Waits) -> list[Claims]:
-    """Holds that the sender's kernel puts down to this rule."""
+    """Holds by this rule as the sender's kernel says, or as the advertised window shows."""
     held = waits.holds.chosen(waits.holds.rule == Rule.RECEIVE_WINDOW)
     time = waits.timeline.time
+    shown = waits.clocked.chosen(waits.clocked.blocked)
     return [
+        Claims.of(
+            Cause.RECEIVE_WINDOW,
+            shown.exchange,
+            time[shown.before],
+            time[shown.row],
+            observed=False,
+            evidence=shown.ack,
+            holding=shown.vantage,
+        ),
         Claims.of(
             Cause.RECEIVE_WINDOW,
             held.exchange,
@@ -20,5 +30,5 @@ def claims(waits: Waits) -> list[Claims]:
             observed=True,
             evidence=held.row,
             holding=held.vantage,
-        )
+        ),
     ]

@@ -12,13 +12,13 @@ from __future__ import annotations
 import numpy as np
 
 from ackward.diagnosis.claims import Claims, other
-from ackward.diagnosis.holds import Waits
+from ackward.diagnosis.holds import DELAY_FLOOR_NS, Waits
 from ackward.diagnosis.timers import fired_waits
 from ackward.model.causes import Cause
 
 
 def claims(waits: Waits) -> list[Claims]:
-    """From the holding end where it was watched, else from the delaying end."""
+    """From the holding end where it was watched, else from the delaying end; from packets at either."""
     timeline = waits.timeline
     held = waits.holds.chosen(waits.standoffs)
     timer = waits.timer_before(np.maximum(held.ack, 0), held.vantage)
@@ -40,9 +40,22 @@ def claims(waits: Waits) -> list[Claims]:
         fired.exchange,
         timeline.time[fired.data],
         timeline.time[fired.released],
-        observed=True,
+        observed=fired.observed,
         evidence=fired.timer,
         holding=other(fired.vantage),
         delaying=fired.vantage,
     )
-    return [seen, felt]
+    clocked = waits.clocked
+    late = clocked.late > np.maximum(DELAY_FLOOR_NS, timeline.min_rtt[clocked.exchange])
+    clocked = clocked.chosen(clocked.small & clocked.drained & clocked.nagle & late)
+    shown = Claims.of(
+        Cause.STANDOFF,
+        clocked.exchange,
+        timeline.time[clocked.before],
+        timeline.time[clocked.row],
+        observed=False,
+        evidence=clocked.ack,
+        holding=clocked.vantage,
+        delaying=other(clocked.vantage),
+    )
+    return [seen, felt, shown]

@@ -1,0 +1,28 @@
+"""``idle-restart``: after a pause the kernel began again with a small window, although the flow had had a larger one.
+
+``tcp_cwnd_restart`` (net.ipv4.tcp_slow_start_after_idle, RFC 5681 4.1).
+"""
+
+from __future__ import annotations
+
+from ackward.diagnosis.claims import Claims
+from ackward.diagnosis.flights import ack_clocked
+from ackward.diagnosis.holds import Waits
+from ackward.model.causes import Cause
+
+
+def claims(waits: Waits) -> list[Claims]:
+    """Waits between flights that grow again after an idle time, below what the flow had reached before."""
+    waited = ack_clocked(waits)
+    waited = waited.chosen(waited.growing & waited.again)
+    return [
+        Claims.of(
+            Cause.IDLE_RESTART,
+            waited.exchange,
+            waited.since,
+            waited.until,
+            observed=False,
+            evidence=waited.row,
+            holding=waited.vantage,
+        )
+    ]

@@ -1,0 +1,93 @@
+"""What packets alone tell of a sender that waits for ACKs: its next segment leaves as soon as an ACK arrives.
+
+A capture shows no writes, so each of these is inferred. The same timing has other explanations (a program that waits
+until its data is acknowledged), which is why a pattern must repeat and why a sender that ever broke Nagle's rule is
+never said to follow it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ackward.diagnosis.exchanges import Timeline
+from ackward.diagnosis.minshall import not_full, sent_unacknowledged
+from ackward.diagnosis.segmented import NEVER, Bools, Ints, previous_index, running_max
+from ackward.model.segments import Kind, Vantage
+
+#: From an ACK's arrival to the segment that it lets go, on one host: softirq work, and what capturing adds.
+TURNAROUND_NS = 500_000
+#: Share of a flow's small-then-more pauses that must be ended by an ACK before any of them counts as held.
+CONSISTENT = 0.5
+
+
+@dataclass(frozen=True)
+class Clocked:
+    """Segments of a sender at the capture's own end that an ACK let go. One entry each.
+
+    ``before`` is the sender's previous data, ``ack`` the arriving ACK, ``row`` the segment. ``small``: ``before`` was
+    not a full segment. ``drained``: nothing was in flight any more. ``late``: what the ACK took beyond one round trip.
+    ``flight``: bytes that were unacknowledged just before the ACK. ``blocked``: the receiver's window was too small.
+    ``nagle``: the flow follows Nagle's rule as far as it shows.
+    """
+
+    before: Ints
+    ack: Ints
+    row: Ints
+    small: Bools
+    drained: Bools
+    late: Ints
+    flight: Ints
+    blocked: Bools
+    nagle: Bools
+    vantage: Ints
+    exchange: Ints
+
+    def chosen(self, keep: Bools) -> Clocked:
+        """The entries where ``keep`` holds."""
+        return Clocked(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
+
+
+def clocked(timeline: Timeline) -> Clocked:
+    """From both ends, as far as rows come without a socket's state."""
+    parts = [_at(timeline, vantage) for vantage in (Vantage.CLIENT, Vantage.SERVER)]
+    return Clocked(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in Clocked.__dataclass_fields__)
+    )
+
+
+def _at(timeline: Timeline, vantage: Vantage) -> Clocked:
+    segments, flow, time = timeline.segments, timeline.segments["flow"], timeline.time
+    here = timeline.at(vantage) & ~segments["has_state"]
+    sent = here & (segments["kind"] == Kind.SENT) & timeline.fresh
+    received = here & (segments["kind"] == Kind.RECEIVED)
+    acked = running_max(flow, timeline.ack64, where=received, inclusive=False)
+    advancing = received & (timeline.ack64 > acked)
+    edge = running_max(flow, timeline.ack64 + segments["window"], where=received, inclusive=False)
+
+    row = np.flatnonzero(sent & (timeline.exchange >= 0))
+    before, ack = previous_index(flow, sent)[row], previous_index(flow, advancing)[row]
+    answer = previous_index(flow, received & timeline.fresh)[row]
+    pair = (before >= 0) & (ack > before) & (answer < before)
+    pair &= timeline.exchange[np.maximum(before, 0)] == timeline.exchange[row]
+    row, before, ack = row[pair], before[pair], ack[pair]
+
+    small = not_full(timeline)[before]
+    prompt = time[row] - time[ack] <= TURNAROUND_NS
+    drained = running_max(flow, timeline.ack64, where=received)[ack] >= timeline.end64[before]
+    late = time[ack] - time[before] - timeline.min_rtt[timeline.exchange[row]]
+    flight = timeline.end64[before] - np.where(acked[ack] == NEVER, timeline.seq64[before], acked[ack])
+    blocked = edge[ack] - timeline.end64[before] < segments["mss"][before]
+    paused = small & drained
+    tried = np.bincount(flow[row][paused], minlength=1)
+    ended = np.bincount(flow[row][paused & prompt], minlength=len(tried))
+    index = np.minimum(flow[row], len(tried) - 1)
+    consistent = ended[index] >= CONSISTENT * tried[index]
+    eager = np.unique(flow[sent_unacknowledged(timeline, sent & not_full(timeline), received)])
+    nagle = consistent & ~np.isin(flow[row], eager)
+    found = Clocked(
+        before, ack, row, small, drained, late, flight, blocked, nagle,
+        np.full(len(row), int(vantage), np.int64), timeline.exchange[row],
+    )  # fmt: skip
+    return found.chosen(prompt)

@@ -1,0 +1,126 @@
+"""Flights: bursts of full segments, each let go by the ACKs of the one before.
+
+Between two flights the sender is out of congestion window and waits, a round trip at most. At the sender's end the
+segment after the wait leaves as an ACK arrives; at the receiver's end it arrives one round trip after the first
+ACK of the flight before. A flight that is larger than the one before is slow start; one that is not is a window that is
+full. RFC 5681, RFC 6928.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ackward.diagnosis.exchanges import Timeline
+from ackward.diagnosis.holds import Waits
+from ackward.diagnosis.minshall import not_full
+from ackward.diagnosis.segmented import NEVER, Bools, Ints, previous_index, running_max
+from ackward.model.segments import Kind, Vantage
+
+#: A wait counts from this share of a round trip, and from this long: below, segments of one flight merely spread.
+LEAST_SHARE = 4
+LEAST_NS = 500_000
+GROWTH = 1.2  # slow start doubles, or grows by half with delayed ACKs (RFC 3465); a full window does not
+IDLE_NS = 200_000_000  # no retransmission timeout of Linux is shorter (tcp_cwnd_restart counts in RTOs)
+
+
+@dataclass(frozen=True)
+class Flights:
+    """One entry a wait between flights, in nanoseconds. ``again``: the flow had had a larger flight before a pause."""
+
+    row: Ints
+    since: Ints
+    until: Ints
+    growing: Bools
+    again: Bools
+    vantage: Ints
+    exchange: Ints
+
+    def chosen(self, keep: Bools) -> Flights:
+        """The entries where ``keep`` holds."""
+        return Flights(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
+
+
+def ack_clocked(waits: Waits) -> Flights:
+    """All waits between flights that packets show, for senders at either end."""
+    timeline = waits.timeline
+    parts = [
+        _flights(timeline, vantage, kind)
+        for vantage in (Vantage.CLIENT, Vantage.SERVER)
+        for kind in (Kind.SENT, Kind.RECEIVED)
+    ]
+    return Flights(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in Flights.__dataclass_fields__)
+    )
+
+
+def _flights(timeline: Timeline, vantage: Vantage, kind: Kind) -> Flights:
+    segments, flow, time = timeline.segments, timeline.segments["flow"].astype(np.int64), timeline.time
+    here = timeline.at(vantage) & ~segments["has_state"]
+    data = here & (segments["kind"] == kind) & timeline.fresh & (timeline.exchange >= 0)
+    back = here & (segments["kind"] != kind) & ~timeline.fresh
+    watched = timeline.has_server if vantage == Vantage.CLIENT else timeline.has_client
+    row = np.flatnonzero(data)
+    if kind == Kind.RECEIVED:
+        row = row[~watched[timeline.exchange[row]]]
+    before = previous_index(flow, data)[row]
+    pair = (before >= 0) & (timeline.exchange[np.maximum(before, 0)] == timeline.exchange[row])
+    row, before = row[pair], before[pair]
+    exchange = timeline.exchange[row]
+    rtt = timeline.min_rtt[exchange]
+    gap = time[row] - time[before]
+    acked = running_max(flow, timeline.ack64, where=back, inclusive=False)
+    advancing = back & (timeline.ack64 > acked)
+    ack = previous_index(flow, advancing)[row]
+    full = ~not_full(timeline)[before]
+    if kind == Kind.SENT:
+        # Something was still in flight before the ACK came, and the segment left with it.
+        clock = (ack > before) & (time[row] - time[np.maximum(ack, 0)] <= LEAST_NS)
+        clock &= acked[np.maximum(ack, 0)] < timeline.end64[before]
+    else:
+        # The wait is what is left of a round trip after the flight has arrived.
+        clock = (ack >= 0) & (gap <= rtt + rtt // LEAST_SHARE)
+    wait = full & clock & (gap >= np.maximum(LEAST_NS, rtt // LEAST_SHARE))
+    row, before, exchange = row[wait], before[wait], exchange[wait]
+    return _grown(
+        timeline, row, before, exchange, data, vantage if kind == Kind.SENT else Vantage(1 - vantage)
+    )
+
+
+def _grown(
+    timeline: Timeline, row: Ints, before: Ints, exchange: Ints, data: Bools, sender: Vantage
+) -> Flights:
+    """Sizes of the flights between the waits: which still grew, and whether the flow had been further already."""
+    flow, time = timeline.segments["flow"].astype(np.int64), timeline.time
+    mine = flow[row]
+    start = np.full(len(row), NEVER)
+    begins = previous_index(mine, np.ones(len(row), bool)) if len(row) else row
+    chained = (begins >= 0) & (exchange[np.maximum(begins, 0)] == exchange)
+    first = np.full(timeline.count, np.iinfo(np.int64).max)
+    rows = np.flatnonzero(data)
+    np.minimum.at(first, timeline.exchange[rows], timeline.seq64[rows])
+    start = np.where(
+        chained,
+        timeline.seq64[row[np.maximum(begins, 0)]] if len(row) else start,
+        first[exchange] if len(row) else start,
+    )
+    size = timeline.end64[before] - start
+    previous = np.where(chained, size[np.maximum(begins, 0)] if len(row) else size, 0)
+    growing = size > previous * GROWTH
+    best = running_max(mine, np.where(chained, previous, 0), inclusive=True) if len(row) else size
+    earlier = running_max(mine, size, inclusive=False) if len(row) else size
+    # The exchange began after a pause, and with less than the flow had had in flight before.
+    pause = timeline.start[exchange] - _end_before(timeline, exchange)
+    again = (pause >= IDLE_NS) & (earlier > size) & (best >= 0)
+    return Flights(
+        row, time[before], time[row], growing, again, np.full(len(row), int(sender), np.int64), exchange
+    )
+
+
+def _end_before(timeline: Timeline, exchange: Ints) -> Ints:
+    """When the flow's exchange before this one ended; its own start if there was none."""
+    earlier = np.maximum(exchange - 1, 0)
+    same = (exchange > 0) & (timeline.flow_of[earlier] == timeline.flow_of[exchange])
+    ends: Ints = np.where(same, timeline.end[earlier], timeline.start[exchange])
+    return ends

@@ -1,0 +1,147 @@
+"""Data sent again, and what made the sender do it.
+
+From the sender's end a retransmission is a segment whose bytes had all left before. From the receiver's end a repaired
+loss is a segment that fills a hole which later data had left open. What triggered it is told by what came before:
+SACKs or duplicate ACKs (fast retransmit, RFC 5681 and RFC 8985), silence for a retransmission timeout (RFC 6298), or
+silence for about two round trips and then the very last segment again (tail-loss probe, RFC 8985 section 7).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+
+from ackward.diagnosis.exchanges import Timeline
+from ackward.diagnosis.segmented import Bools, Ints, previous_index, running_max
+from ackward.model.segments import Flag, Kind, Vantage
+
+#: Linux's smallest retransmission timeout (TCP_RTO_MIN), less one tick of HZ=100 for timers that start between ticks.
+RTO_FLOOR_NS = 190_000_000
+DUPLICATE_ACKS = 3  # RFC 5681 section 3.2
+
+
+class Trigger(enum.IntEnum):
+    """Why a segment was sent again."""
+
+    TIMEOUT = 0
+    PROBE = 1
+    FAST = 2
+
+
+@dataclass(frozen=True)
+class Losses:
+    """One entry a repair. ``since`` is the moment from which the loss cost time, ``row`` the segment sent again."""
+
+    row: Ints
+    since: Ints
+    trigger: Ints
+    vantage: Ints
+    exchange: Ints
+
+    def chosen(self, keep: Bools) -> Losses:
+        """The entries where ``keep`` holds."""
+        return Losses(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
+
+
+def losses(timeline: Timeline) -> Losses:
+    """From both ends: sent again here, or repaired holes in what arrives here."""
+    parts = [
+        part
+        for end in (Vantage.CLIENT, Vantage.SERVER)
+        for part in (_resent(timeline, end), _repaired(timeline, end))
+    ]
+    return Losses(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in Losses.__dataclass_fields__)
+    )
+
+
+def _resent(timeline: Timeline, vantage: Vantage) -> Losses:
+    """Retransmissions that left from this end, SYNs included."""
+    segments, flow, time = timeline.segments, timeline.segments["flow"].astype(np.int64), timeline.time
+    here = timeline.at(vantage)
+    sent = here & (segments["kind"] == Kind.SENT)
+    syn = sent & (segments["tcp_flags"] & Flag.SYN > 0)
+    data = sent & (segments["bytes"] > 0)
+    edge = running_max(flow, timeline.end64, where=data, inclusive=False)
+    keepalive = (segments["bytes"] <= 1) & (timeline.seq64 == edge - 1)
+    again = data & (timeline.end64 <= edge) & ~keepalive
+    syn_again = syn & (previous_index(flow, syn) >= 0)
+    row = np.flatnonzero((again | syn_again) & (timeline.exchange >= 0))
+
+    original = _original(timeline, data | syn, row)
+    row, original = row[original >= 0], original[original >= 0]
+    received = here & (segments["kind"] == Kind.RECEIVED)
+    acked = running_max(flow, timeline.ack64, where=received, inclusive=False)
+    pure = (
+        received & (segments["bytes"] == 0) & (segments["tcp_flags"] & (Flag.SYN | Flag.FIN | Flag.RST) == 0)
+    )
+    hint = pure & (segments["sack_right"] != segments["sack_left"])
+    duplicate = pure & (timeline.ack64 == acked)
+    last = timeline.end64[row] >= np.where(syn[row], timeline.end64[row], edge[row])
+    hints = _count_between(hint, original, row)
+    duplicates = _count_between(duplicate, original, row)
+    waited = time[row] - time[original]
+    trigger = np.full(len(row), Trigger.FAST, np.int64)
+    silent = (hints == 0) & (duplicates < DUPLICATE_ACKS)
+    trigger[silent & last] = Trigger.PROBE
+    trigger[(silent & (waited >= RTO_FLOOR_NS)) | syn[row]] = Trigger.TIMEOUT
+    return Losses(
+        row, time[original], trigger, np.full(len(row), int(vantage), np.int64), timeline.exchange[row]
+    )
+
+
+def _original(timeline: Timeline, sends: Bools, rows: Ints) -> Ints:
+    """The latest earlier sending of the same first byte, else of anything at all by that end in that exchange."""
+    segments = timeline.segments
+    place = np.flatnonzero(sends)
+    lane = (segments["flow"][place].astype(np.int64) * 2 + segments["vantage"][place]) * 2 + segments[
+        "to_server"
+    ][place]
+    order = np.lexsort((place, timeline.seq64[place], lane))
+    same = np.full(len(segments), -1, np.int64)
+    ordered = place[order]
+    alike = (np.diff(lane[order]) == 0) & (np.diff(timeline.seq64[ordered]) == 0)
+    same[ordered[1:][alike]] = ordered[:-1][alike]
+    found = same[rows]
+    fallback = previous_index(segments["flow"].astype(np.int64), sends)[rows] if len(rows) else rows
+    inside = (fallback >= 0) & (timeline.exchange[np.maximum(fallback, 0)] == timeline.exchange[rows])
+    return np.where(found >= 0, found, np.where(inside, fallback, -1))
+
+
+def lane_of_rows(timeline: Timeline) -> Ints:
+    """The flow of each row: groups must be adjacent, and rows are in order of flow."""
+    flows: Ints = timeline.segments["flow"].astype(np.int64)
+    return flows
+
+
+def _count_between(marked: Bools, first: Ints, last: Ints) -> Ints:
+    """How many marked rows lie strictly between two rows of one flow."""
+    total = np.concatenate(([0], np.cumsum(marked)))
+    counts: Ints = total[last] - total[first + 1]
+    return counts
+
+
+def _repaired(timeline: Timeline, vantage: Vantage) -> Losses:
+    """Holes in what arrives at this end, where the other end was not watched itself."""
+    segments, flow, time = timeline.segments, timeline.segments["flow"].astype(np.int64), timeline.time
+    here = timeline.at(vantage)
+    arrived = here & (segments["kind"] == Kind.RECEIVED) & (segments["bytes"] > 0)
+    edge = running_max(flow, timeline.end64, where=arrived, inclusive=False)
+    sender_watched = timeline.has_server if vantage == Vantage.CLIENT else timeline.has_client
+    ahead = arrived & (timeline.seq64 > edge) & (edge > -(1 << 61))
+    row = np.flatnonzero(arrived & (timeline.end64 <= edge) & (timeline.exchange >= 0))
+    row = row[~sender_watched[timeline.exchange[row]]]
+    # A fill begins where our own ACKs stand; a mere duplicate lies below them.
+    acked = running_max(flow, timeline.ack64, where=here & (segments["kind"] == Kind.SENT), inclusive=False)
+    opened = previous_index(flow, ahead)[row]
+    fills = (opened >= 0) & (timeline.seq64[row] <= acked[row]) & (timeline.end64[row] > acked[row])
+    row, opened = row[fills], opened[fills]
+    waited = time[row] - time[opened]
+    # Reordering repairs itself within a fraction of a round trip; a loss needs a whole one to be heard of.
+    exchange = timeline.exchange[row]
+    real = waited >= timeline.min_rtt[exchange] // 2
+    row, opened, waited, exchange = row[real], opened[real], waited[real], exchange[real]
+    trigger = np.where(waited >= RTO_FLOOR_NS + timeline.min_rtt[exchange], Trigger.TIMEOUT, Trigger.FAST)
+    return Losses(row, time[opened], trigger, np.full(len(row), 1 - int(vantage), np.int64), exchange)
