@@ -16,6 +16,7 @@ from ackward.model.report import (
     Report,
     Stall,
 )
+from ackward.model.sequence import SequenceMark, SequencePlot
 from ackward.model.verdict import Measure, Phase, Result, Verdict
 
 CLIENT = "10.77.0.1:53122"
@@ -95,6 +96,108 @@ def standoff_ladder() -> Ladder:
     )
 
 
+def plot_of(
+    rows: list[dict[str, int]], *, exchange: tuple[int, int], stalls: list[tuple[int, int]], **more: object
+) -> SequencePlot:
+    """A plot from rows of ``at``, ``way`` (1: to the server), ``seq``, ``bytes``, ``ack`` and what else they have."""
+
+    def column(name: str, usual: int | None = None) -> tuple[int | None, ...]:
+        return tuple(row.get(name, usual) for row in rows)
+
+    return SequencePlot.model_validate(
+        {
+            "seen_from": "client",
+            "stalled_to_server": True,
+            "elapsed_ns": max(exchange[1], rows[-1]["at"]),
+            "exchange_ns": exchange,
+            "stalls_ns": stalls,
+            "segments_seen": len(rows),
+            "at_ns": column("at"),
+            "to_server": tuple(row["way"] == 1 for row in rows),
+            "seq": column("seq", 0),
+            "bytes": column("bytes", 0),
+            "flags": column("flags", 16),
+            "ack": column("ack"),
+            "window": column("window"),
+            "sack_left": column("left"),
+            "sack_right": column("right"),
+            "merged": column("merged", 1),
+            "packet": (),
+            "again": [number for number, row in enumerate(rows) if row.get("again")],
+            "late": [number for number, row in enumerate(rows) if row.get("late")],
+        }
+        | more
+    )
+
+
+def standoff_sequence() -> SequencePlot:
+    """Three exchanges of the standoff as its client saw them, the ladder's in the middle."""
+    rows, stalls, marks = [], [], []
+    for n in range(3):
+        at, sent, got = n * 44_000_000, n * 300 + 1, n * 100 + 1
+        rows += [
+            {"at": at, "way": 1, "seq": sent, "bytes": 100, "ack": got, "flags": 24},
+            {"at": at + 43_929_000, "way": 0, "seq": got, "ack": sent + 100, "window": 65_536},
+            {"at": at + 43_934_000, "way": 1, "seq": sent + 100, "bytes": 200, "ack": got, "flags": 24},
+            {
+                "at": at + 43_973_000,
+                "way": 0,
+                "seq": got,
+                "bytes": 100,
+                "ack": sent + 300,
+                "window": 65_536,
+                "flags": 24,
+            },
+        ]
+        stalls.append((at + 14_000, at + 43_934_000))
+        marks.append(
+            SequenceMark(
+                at_ns=at + 14_000,
+                end=End.CLIENT,
+                kind="write-held",
+                to_server=True,
+                seq=sent + 100,
+                bytes=200,
+                note="200 B written, held (Nagle on, 1 in flight)",
+            )
+        )
+    return plot_of(rows, exchange=(44_000_000, 87_982_000), stalls=stalls, marks=tuple(marks))
+
+
+def lossy_sequence() -> SequencePlot:
+    """A download over 40 ms as its server saw it: a lost segment, SACKs, its repeat, then a window that closes."""
+    trip, rows = 40_000_000, []
+    lost, size, window = 60, 1448, 120_000
+    at = 0
+    for n in range(100):
+        at = n // 20 * trip + n % 20 * 110_000
+        rows.append({"at": at, "way": 0, "seq": 1 + n * size, "bytes": size, "ack": 181, "merged": 1 + n % 2})
+        acked = {"at": at + trip - 3_000, "way": 1, "seq": 181, "window": window - n * 900}
+        if n < lost:
+            rows.append(acked | {"ack": 1 + (n + 1) * size})
+        elif n > lost:
+            hole = 1 + lost * size
+            rows.append(acked | {"ack": hole, "left": hole + size, "right": 1 + (n + 1) * size})
+    again = lost // 20 * trip + trip + 400_000
+    whole = 1 + 100 * size
+    rows += [
+        {"at": again, "way": 0, "seq": 1 + lost * size, "bytes": size, "ack": 181, "again": 1},
+        {"at": at + 2 * trip, "way": 1, "seq": 181, "ack": whole, "window": 0},
+        {"at": at + 4 * trip, "way": 1, "seq": 181, "ack": whole, "window": window},
+        {"at": at + 4 * trip + 9_000, "way": 0, "seq": whole, "bytes": size, "ack": 181, "flags": 25},
+    ]
+    rows.sort(key=lambda row: row["at"])
+    return plot_of(
+        rows,
+        exchange=(0, at + 4 * trip + 9_000),
+        stalls=[(again - trip, again), (at + 2 * trip, at + 4 * trip)],
+        stalled_to_server=False,
+        seen_from="server",
+        segments_seen=4_012,
+        packet=tuple(range(17, 17 + len(rows))),
+    )
+
+
 def standoff_finding(*, ladder: Ladder | None = None) -> Finding:
     lost = 59 * 43_900_000
     return Finding(
@@ -128,6 +231,7 @@ def standoff_finding(*, ladder: Ladder | None = None) -> Finding:
             ),
         ],
         ladder=ladder or standoff_ladder(),
+        sequence=standoff_sequence(),
     )
 
 
@@ -257,6 +361,7 @@ def many_flows(rows: int = 30_000) -> Report:
                 "grade": Grade.INFERRED,
                 "delaying_end": None,
                 "ladder": None,
+                "sequence": None,
                 "exchanges": 7,
             }
         ),
@@ -364,6 +469,7 @@ def long_transfer_finding() -> Finding:
                 )
             ],
         ),
+        sequence=lossy_sequence(),
     )
 
 
@@ -388,6 +494,8 @@ def hostile() -> Report:
     ladder = standoff_ladder()
     steps = [step.model_copy(update={"flags": HOSTILE[1], "note": everything}) for step in ladder.steps]
     stalls = [stall.model_copy(update={"label": everything}) for stall in ladder.stalls]
+    sequence = standoff_sequence()
+    marks = tuple(mark.model_copy(update={"note": everything}) for mark in sequence.marks)
     finding = base.findings[0].model_copy(
         update={
             "client": HOSTILE[2],
@@ -401,6 +509,7 @@ def hostile() -> Report:
                 for name in HOSTILE
             ],
             "ladder": ladder.model_copy(update={"steps": steps, "stalls": stalls}),
+            "sequence": sequence.model_copy(update={"marks": marks}),
         }
     )
     flows = [

@@ -18,7 +18,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,10 @@ from ackward.capture.octets import Octets, Positions
 #: Below this many lanes a step of NumPy costs more than as many steps of Python (measured).
 FEWEST_LANES = 12
 MOST_RETRIES = 4
+#: All lanes take so many steps before those that have come to their end are taken out.
+STEPS = 8
 #: Lanes of a few dozen records: few steps, and little to search for their starts (measured).
-RECORDS_IN_LANE = 32
+RECORDS_IN_LANE = 64
 NARROWEST_LANE = 4096
 #: How far behind the beginning of a lane we look for a record, in steps: most are found in the first.
 WINDOWS = ((0, 128), (128, 512), (512, 2048))
@@ -58,9 +60,14 @@ Plausible = Callable[[Positions, int], NDArray[np.bool_]]
 class Chain:
     """Finds the records of a chunk. Remembers how long records are, to choose the lanes of the next chunk."""
 
-    def __init__(self, link: Link, alignment: int) -> None:
+    def __init__(self, link: Link, alignment: int, stop: int | None = None) -> None:
+        """Records begin at multiples of ``alignment`` from the first; one whose first 32 bits are ``stop`` may end a run.
+
+        The bytes of ``stop`` read the same in both orders.
+        """
         self.link = link
         self.alignment = alignment
+        self._stop = stop
         self._mean = 256.0
 
     def follow(self, octets: Octets, begin: int, end: int, plausible: Plausible) -> Positions:
@@ -82,7 +89,7 @@ class Chain:
             parts.append(positions)
             retries += 1
         records = np.concatenate(parts) if parts else np.zeros(0, np.int64)
-        if len(records):
+        if len(records) > RECORDS_IN_LANE:  # fewer, as at the end of a chunk, tell nothing
             self._mean = (end - begin) / len(records)
         return records
 
@@ -107,21 +114,26 @@ class Chain:
         limits = np.append(starts[1:], last)
         landed = np.empty(len(starts), np.int64)
         lane = np.arange(len(starts))
-        lengths: NDArray[Any] = octets.u32_little if self.link.order == "<" else octets.u32
-        lengths = lengths[self.link.field :]
+        lengths = (octets.u32_little if self.link.order == "<" else octets.u32)[self.link.field :]
+        extra, least = self.link.extra, self.link.least
         at, limit = starts, limits
-        trail = []
-        while len(at):
-            trail.append(at)
-            at = at + np.maximum(lengths[at], self.link.least)
-            at += self.link.extra
-            over = at >= limit
-            if over.any():
-                landed[lane[over]] = at[over]
-                on = ~over
-                at, limit, lane = at[on], limit[on], lane[on]
+        passed = []
+        while len(lane):
+            steps = np.empty((STEPS + 1, len(lane)), np.int64)
+            steps[0] = at
+            for now, after in pairwise(steps):
+                length = lengths[now]
+                np.add(now, np.maximum(length, least) if least else length, out=after)
+                after += extra
+                np.minimum(after, last, out=after)
+            over = steps >= limit
+            passed.append(steps[:-1][~over[:-1]])
+            ended = over[-1]
+            landed[lane[ended]] = steps[over.argmax(axis=0), np.arange(len(lane))][ended]
+            on = ~ended
+            at, limit, lane = steps[-1, on], limit[on], lane[on]
         missed = np.flatnonzero(landed[:-1] != limits[:-1])
-        records = np.sort(np.concatenate(trail))
+        records = np.sort(np.concatenate(passed))
         if len(missed):
             bad = int(missed[0])
             return records[: np.searchsorted(records, starts[bad + 1])], int(landed[bad])
@@ -131,9 +143,12 @@ class Chain:
         read = struct.Struct(self.link.order + "I").unpack_from
         field, extra, least = self.link.field, self.link.extra, self.link.least
         data = octets.raw.data
-        records = []
+        records: list[int] = []
+        stop = self._stop
         while at < last:
             records.append(at)
+            if stop is not None and len(records) > 1 and read(data, at)[0] == stop:
+                break  # another byte order may hold from here on
             (length,) = read(data, at + field)
             at += (length if length > least else least) + extra
         return np.array(records, np.int64)

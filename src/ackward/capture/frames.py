@@ -35,9 +35,9 @@ class Problem:
 class Frames:
     """Captured frames of one chunk, in the order of the file; all arrays have one entry a frame.
 
-    ``start`` is the position of the frame's first byte in the chunk; ``captured`` and ``original`` are lengths in bytes as
-    kept and on the wire; ``time_ns`` counts since the epoch; ``link`` is a LINKTYPE_ number (tcpdump.org/linktypes.html);
-    ``number`` counts the packets of the file from 0.
+    ``start`` is the position of the frame's first byte in the chunk; ``captured`` and ``original`` are
+    lengths in bytes as kept and on the wire; ``time_ns`` counts since the epoch; ``link`` is a LINKTYPE_
+    number (tcpdump.org/linktypes.html); ``number`` counts the packets of the file from 0.
     """
 
     start: Positions
@@ -94,11 +94,11 @@ class Format(Protocol):
     #: Packets that the capturing program says it lost; null if the file does not tell.
     lost: int | None
 
-    def frame(self, octets: Octets, end: int, offset: int) -> tuple[Frames, int]:
-        """The whole frames within the first ``end`` bytes, and how many bytes are done with.
+    def frame(self, octets: Octets, begin: int, end: int, offset: int) -> tuple[Frames, int]:
+        """The whole frames between ``begin`` and ``end``, and up to where the bytes are done with.
 
-        ``offset`` is the place of the chunk's first byte in the file. Consumes nothing if the first record is incomplete.
-        Raises :class:`Broken` where the file makes no sense any more; frames before that are given first.
+        ``offset`` is the place of octet 0 in the file. Gives back ``begin`` if more bytes are needed to go on. Raises
+        :class:`Broken` where the file makes no sense any more; frames before that are given first.
         """
 
     def problems(self, file: str) -> list[Problem]:

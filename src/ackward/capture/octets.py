@@ -16,8 +16,8 @@ SLACK = 2048
 class Octets:
     """A buffer with a view per number format whose stride is one byte, so that ``u32[at]`` reads at any ``at``.
 
-    Positions up to ``capacity`` may be read: the buffer ends ``SLACK`` bytes behind it. Whether what lies there belongs
-    to the packet is the caller's business.
+    Positions up to ``capacity`` may be read: the buffer ends ``SLACK`` bytes behind it. Whether what lies
+    there belongs to the packet is the caller's business.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -53,3 +53,10 @@ def column(rows: NDArray[np.uint8], offset: int, dtype: str) -> NDArray[Any]:
     """The number of format ``dtype`` at ``offset`` of each row, without a copy."""
     width = np.dtype(dtype).itemsize
     return rows[:, offset : offset + width].view(dtype)[:, 0]
+
+
+def distinct(values: NDArray[Any]) -> list[int]:
+    """The distinct numbers of a column that is almost always of one alone."""
+    if not len(values) or (values == values[0]).all():
+        return values[:1].tolist()
+    return np.unique(values).tolist()

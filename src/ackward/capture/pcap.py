@@ -41,31 +41,31 @@ class Pcap:
         self.interfaces = [""]
         self.lost: int | None = None
 
-    def frame(self, octets: Octets, end: int, offset: int) -> tuple[Frames, int]:
+    def frame(self, octets: Octets, begin: int, end: int, offset: int) -> tuple[Frames, int]:
         """See :class:`~ackward.capture.frames.Format`."""
-        begin = 0 if self._started else FILE_HEADER
-        if end < begin + self._header:
-            return self._frames(octets, np.zeros(0, np.int64)), 0
+        if not self._started:
+            self._started = True
+            return self._frames(octets, np.zeros(0, np.int64)), begin + FILE_HEADER
+        if end - begin < self._header:
+            return self._frames(octets, np.zeros(0, np.int64)), begin
         first_second = int(octets.view(self._u32)[begin])
 
         def plausible(at: Positions, width: int) -> NDArray[np.bool_]:
             return self._plausible(octets, at, width, first_second, end)
 
         at = self._chain.follow(octets, begin, end, plausible)
-        captured = self._chain.link.lengths(octets, at) - self._header
-        lies = np.flatnonzero(captured > self._longest)
-        consumed = int(at[-1] + self._header + captured[-1])
+        lengths = self._chain.link.lengths(octets, at)
+        lies = np.flatnonzero(lengths > self._longest + self._header)
+        done = int(at[-1] + lengths[-1])
         if len(lies):
-            consumed = int(at[lies[0]])
+            done = int(at[lies[0]])
             at = at[: lies[0]]
             if not len(at):
-                raise Broken(f"a record claims {captured[0]} bytes of frame", offset + consumed)
-        elif consumed > end:
-            consumed = int(at[-1])
+                raise Broken(f"a record claims {lengths[0] - self._header} bytes of frame", offset + done)
+        elif done > end:
+            done = int(at[-1])
             at = at[:-1]
-        if len(at):
-            self._started = True
-        return self._frames(octets, at), consumed if len(at) else 0
+        return self._frames(octets, at), done
 
     def _frames(self, octets: Octets, at: Positions) -> Frames:
         headers = octets.rows(at, 16)
@@ -90,15 +90,15 @@ class Pcap:
         """Whether a time near the first one and a sane length stand here, and where the next record would be."""
         seconds = octets.windows(at, width, 1, 0, self._u32)
         good: NDArray[np.bool_] = seconds - np.uint32(first_second - NEARBY_PAST & 0xFFFFFFFF) < NEARBY_FUTURE
-        window, column_ = np.nonzero(good)
-        here = at[window] + column_
+        found = np.flatnonzero(good)
+        here = at[found // width] + found % width
         sane = self._sane(octets, here)
         lengths = self._chain.link.lengths(octets, here)
         following = here + lengths
         inside = following + self._header < end
         sane &= inside
         sane[sane] = self._sane(octets, following[sane])
-        good[window, column_] = sane
+        good.ravel()[found] = sane
         return good
 
     def _sane(self, octets: Octets, at: Positions) -> NDArray[np.bool_]:

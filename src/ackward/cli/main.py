@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 #: Command -> (what it does in one line). The module of the same name in this package holds it.
 COMMANDS = {
     "watch": "watch live sockets and explain their stalls",
+    "analyze": "the same from pcap and pcapng files; needs no privileges",
     "doctor": "check this host: what kernel and privileges allow, and settings that will hurt",
     "fix": "apply a remedy, or show what it would change",
     "status": "the remedies in force, read back from the kernel",

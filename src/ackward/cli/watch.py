@@ -11,8 +11,8 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
 from ackward.cli.arguments import duration_ns
-from ackward.cli.output import data, print_json, talk, write_file
-from ackward.model.report import Report
+from ackward.cli.output import talk
+from ackward.cli.report_output import show
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -79,19 +79,3 @@ def command(
         signal.signal(signal.SIGINT, previous)
     show(seen, as_json=as_json, page=report, title="ackward watch")
     return 5 if exit_code and seen.findings else 0
-
-
-def show(report: Report, *, as_json: bool, page: Path | None, title: str) -> None:
-    """Print a report, and write its page if one was asked for."""
-    if page:
-        from ackward.report.html import render
-
-        write_file(page, render(report, title=title, subtitle=report.capture.source))
-    if as_json:
-        print_json(report.to_json())
-    else:
-        from ackward.report.terminal import report_view
-
-        data.print(report_view(report))
-    if page:
-        talk.print(f"report: {page}")

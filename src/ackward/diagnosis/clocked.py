@@ -63,8 +63,12 @@ def _at(timeline: Timeline, vantage: Vantage) -> Clocked:
     sent = here & (segments["kind"] == Kind.SENT) & timeline.fresh
     received = here & (segments["kind"] == Kind.RECEIVED)
     acked = running_max(flow, timeline.ack64, where=received, inclusive=False)
-    advancing = received & (timeline.ack64 > acked)
-    edge = running_max(flow, timeline.ack64 + segments["window"], where=received, inclusive=False)
+    confirming = received & (timeline.ack64 > NEVER)
+    allowed = timeline.ack64 + segments["window"]
+    edge = running_max(flow, allowed, where=confirming, inclusive=False)
+    # A window update counts as letting go only where the window was what held.
+    shut = edge - running_max(flow, timeline.end64, where=sent) < segments["mss"]
+    advancing = confirming & ((timeline.ack64 > acked) | (shut & (allowed > edge)))
 
     row = np.flatnonzero(sent & (timeline.exchange >= 0))
     before, ack = previous_index(flow, sent)[row], previous_index(flow, advancing)[row]

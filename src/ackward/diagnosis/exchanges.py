@@ -138,7 +138,10 @@ def cut(flows: Sequence[Flow], segments: Segments) -> Timeline:
     number = np.where(inside, number, -1)
     first = order[begins]
     start = time[first].astype(np.int64)
-    last = _last_moment(number, begins.sum(), time[order], answer, request)
+    # Repairs of a loss bring bytes that nobody had acknowledged yet: they end an exchange too.
+    acked = running_max(view, ack64[order], where=rows["to_server"], inclusive=False)
+    answered = answer | (data[order] & ~rows["to_server"] & (end64[order] > acked))
+    last = _last_moment(number, begins.sum(), time[order], answered, request)
     worth = last > start
     return _assemble(
         flows,

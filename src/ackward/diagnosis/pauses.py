@@ -10,7 +10,7 @@ from ackward.diagnosis.holds import Waits
 from ackward.diagnosis.minshall import not_full
 from ackward.diagnosis.segmented import next_index, previous_index, running_max
 from ackward.model.causes import Cause
-from ackward.model.segments import Kind, Vantage
+from ackward.model.segments import Flag, Kind, Vantage
 
 
 def program_pauses(waits: Waits, vantage: Vantage, cause: Cause) -> Claims:
@@ -28,6 +28,7 @@ def program_pauses(waits: Waits, vantage: Vantage, cause: Cause) -> Claims:
         | (here & (segments["kind"] == Kind.RECEIVED) & timeline.fresh)
         | (here & (segments["kind"] == Kind.ESTABLISHED))
     )
+    turns |= here & (segments["tcp_flags"] & Flag.SYN > 0)
     queued = (segments["write_seq"].astype(np.int64) - segments["seq"] - segments["bytes"]) % (1 << 32)
 
     row = np.flatnonzero(sent)

@@ -177,8 +177,11 @@ def _repeats(timeline: Timeline, rows: Ints) -> tuple[Bools, Bools]:
 def _rank(
     timeline: Timeline, rows: Ints, window: Ints, odd: Bools, stalls: list[tuple[int, int]], exchange: int
 ) -> Ints:
-    """How little a row says: 0 for the frame of a stall and what went wrong, 1 for what lies inside it or moved the
-    window, 2 for the rest of the exchange, 3 for its neighbours.
+    """How little a row says.
+
+    0: the frame of a stall, what was sent again or selectively acknowledged, a window that closed or opened, the
+    connection's begin and end. 1: what lies inside a stall or moved the window. 2: the rest of the exchange. 3: its
+    neighbours.
     """
     segments = timeline.segments[rows]
     time = timeline.time[rows]

@@ -18,8 +18,9 @@ from ackward.diagnosis.diagnose import diagnose
 from ackward.errors import PrivilegeMissing, Unavailable, VerificationFailed
 from ackward.kernel.namespaces import Namespace, command_inside
 from ackward.lab.peer import Shape
+from ackward.lab.proxied import proxied_server
 from ackward.lab.scenario import Scenario
-from ackward.lab.topology import TwoHosts, two_hosts
+from ackward.lab.topology import TwoHosts, set_metrics, set_sysctls, two_hosts
 from ackward.model.lab import LabReport
 from ackward.model.plan import PortScope, Receipt, Refusal
 from ackward.model.report import Report
@@ -50,8 +51,9 @@ def run(scenario: Scenario, tell: Tell = lambda _: None, *, view: str = "both") 
             "the lab makes network namespaces and needs root", consequence="nothing was run"
         )
     shape = scenario.shape
-    tell(Told("making two hosts: network namespaces of their own, joined by a wire"))
-    with two_hosts() as hosts, server(hosts, shape):
+    link = "at the ends of a long link" if scenario.wan else "joined by a wire"
+    tell(Told(f"making two hosts: network namespaces of their own, {link}"))
+    with hosts_of(scenario) as hosts, server(hosts, shape):
         watched = {
             "both": (hosts.client, hosts.server),
             "client": (hosts.client,),
@@ -64,7 +66,7 @@ def run(scenario: Scenario, tell: Tell = lambda _: None, *, view: str = "both") 
                 after, report_after = _phase("after", hosts, shape, watched, tell)
             tell(Told(f"undone: {scenario.remedy}"))
         else:
-            tell(Told("a control: nothing to fix, so the second phase must measure like the first"))
+            tell(Told("no remedy here: the second phase measures the same again"))
             after, report_after = _phase("again", hosts, shape, watched, tell)
     verdict = compare(before, after)
     return LabReport(
@@ -78,6 +80,20 @@ def run(scenario: Scenario, tell: Tell = lambda _: None, *, view: str = "both") 
         comparison=verdict,
         report_after=report_after,
     )
+
+
+@contextmanager
+def hosts_of(scenario: Scenario) -> Iterator[TwoHosts]:
+    """The two hosts as the scenario wants them."""
+    with two_hosts(scenario.wan) as hosts:
+        for host, metrics in (
+            (hosts.client, scenario.client_metrics),
+            (hosts.server, scenario.server_metrics),
+        ):
+            set_sysctls(host, scenario.sysctls)
+            if metrics:
+                set_metrics(host, hosts, metrics)
+        yield hosts
 
 
 def peer_command(half: str, address: str, shape: Shape) -> list[str]:
@@ -96,6 +112,10 @@ def peer(host: Namespace, half: str, address: str, shape: Shape) -> subprocess.P
 @contextmanager
 def server(hosts: TwoHosts, shape: Shape) -> Iterator[None]:
     """The server half, running in its host until the end."""
+    if shape.http:
+        with proxied_server(hosts.server, shape):
+            yield
+        return
     process = peer(hosts.server, "serve", "::", shape)
     assert process.stdout is not None
     assert process.stderr is not None
@@ -127,7 +147,7 @@ def load(name: str, hosts: TwoHosts, shape: Shape, capture: LiveCapture, tell: T
     process = peer(hosts.client, "load", hosts.server_address(shape.family), shape)
     assert process.stdout is not None
     watchdog = threading.Timer(
-        ROUND_LIMIT_SECONDS + shape.rounds * (1 + (shape.latency + shape.pause * shape.pings) / 1000),
+        ROUND_LIMIT_SECONDS + shape.rounds * (2 + shape.own_milliseconds / 1000),
         process.kill,
     )
     watchdog.start()

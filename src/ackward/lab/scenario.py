@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 
 from ackward.errors import UsageError
 from ackward.lab.peer import Shape
-from ackward.model.causes import Cause
+from ackward.lab.wan import Wan
+from ackward.model.causes import Cause, End, Grade
 
 _WORDS = {
     "on": True,
@@ -22,11 +23,28 @@ _WORDS = {
 
 
 @dataclass(frozen=True)
-class Scenario:
-    """A load and what a truthful diagnosis of it says.
+class Excuse:
+    """A cause that a truthful diagnosis may name beside the scenario's own; ``grade`` is the best it may claim."""
 
-    ``cause`` is where most of the time goes. ``remedy`` is what the lab applies between its two phases; a control
-    has none, and its two phases must measure alike.
+    cause: Cause
+    grade: Grade = Grade.OBSERVED
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A load, the two hosts that it runs on, and what a truthful diagnosis of it says.
+
+    ``cause`` is where most of the stalled time goes; ``holding_end`` and ``delaying_end`` are who does it, where the
+    cause has such ends. ``also`` are causes that may be named beside it; ``seen_from`` says what one end alone can tell
+    where that is less. ``remedy`` is what the lab applies between its two phases; without one the second phase
+    measures the same again.
+
+    ``wan`` puts a long link between the hosts; ``sysctls`` hold in both of them; ``server_metrics`` and
+    ``client_metrics`` are attributes of that host's route to the other, in the words of ``ip route``.
+
+    ``calm`` are the settings under which the same load does not stall (the link's losses and the metrics go as well):
+    the baseline. The first ``warmup`` rounds show something else and are not counted; ``margin`` is how many
+    milliseconds above the baseline a stalled round is.
     """
 
     name: str
@@ -34,6 +52,23 @@ class Scenario:
     shape: Shape
     cause: Cause
     remedy: str | None = None
+    holding_end: End | None = None
+    delaying_end: End | None = None
+    also: tuple[Excuse, ...] = ()
+    seen_from: Mapping[End, Cause] = field(default_factory=dict)
+    wan: Wan | None = None
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    client_metrics: tuple[str, ...] = ()
+    server_metrics: tuple[str, ...] = ()
+    calm: tuple[str, ...] = ()
+    warmup: int = 0
+    margin: float = 15.0
+
+    def calmed(self) -> Scenario:
+        """The same load without its stall."""
+        calm = self.with_settings(self.calm)
+        wan = self.wan.unharmed() if self.wan else None
+        return replace(calm, wan=wan, client_metrics=(), server_metrics=())
 
     def with_settings(self, settings: Iterable[str]) -> Scenario:
         """The scenario with ``key=value`` settings applied; raises :class:`UsageError` for what means nothing."""
@@ -76,24 +111,47 @@ def _family(text: str) -> int:
     return {"4": 4, "6": 6}[text]
 
 
+def _switch(text: str) -> object:
+    return _WORDS[text.lower()]
+
+
+def _congestion(text: str) -> object:
+    if not text.isidentifier():
+        raise ValueError("no name of a congestion control")
+    return text
+
+
+_MILLISECONDS = _within(0, 10_000, float)
 _READERS: dict[str, Callable[[str], object]] = {
     "pings": _within(1, 64, int),
     "pongs": _within(1, 64, int),
     "sizes": _sizes,
     "answer": _within(1, 1_000_000, int),
     "rounds": _within(1, 100_000, int),
-    "latency": _within(0, 10_000, float),
-    "pause": _within(0, 10_000, float),
-    "nagle": lambda text: _WORDS[text.lower()],
+    "latency": _MILLISECONDS,
+    "pause": _MILLISECONDS,
+    "rest": _MILLISECONDS,
+    "read_pause": _MILLISECONDS,
+    "nagle": _switch,
+    "server_nagle": _switch,
+    "drain": _switch,
+    "reconnect": _switch,
+    "receive_buffer": _within(0, 1 << 28, int),
+    "pacing": _within(0, 1 << 31, int),
+    "congestion": _congestion,
+    "backlog": _within(0, 4096, int),
+    "accept_rest": _MILLISECONDS,
+    "crowd": _within(0, 64, int),
+    "http": _switch,
     "family": _family,
-    "port": _within(1, 65535, int),
+    "port": _within(1, 65534, int),
 }
 _HINTS = {
-    "nagle": "say on or off",
+    **{key: "say on or off" for key, reader in _READERS.items() if reader is _switch},
+    **{key: "give milliseconds up to 10000" for key, reader in _READERS.items() if reader is _MILLISECONDS},
     "family": "say 4 or 6",
     "sizes": "give bytes, for example 100,200",
-    "latency": "give milliseconds up to 10000",
-    "pause": "give milliseconds up to 10000",
-    "port": "give a port from 1 to 65535",
+    "congestion": "name one of /proc/sys/net/ipv4/tcp_available_congestion_control",
+    "port": "give a port from 1 to 65534",
 }
 assert set(_READERS) == {field.name for field in fields(Shape)}

@@ -1,4 +1,4 @@
-"""Test hosts: network namespaces of their own, joined by a veth pair.
+"""Test hosts: network namespaces of their own, joined by a veth pair or by a long link through a router.
 
 Nothing of the machine's own network is touched.
 """
@@ -7,43 +7,77 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from ackward.errors import Unavailable
-from ackward.kernel.namespaces import Namespace, call_inside, temporary
+from ackward.kernel.namespaces import Namespace, call_inside, command_inside, temporary
+from ackward.lab.delay_line import TO_CLIENT, TO_SERVER
+from ackward.lab.wan import Line, Wan
 
 # RFC 2544 reserves 198.18.0.0/15 for tests between hosts; RFC 4193 gives the IPv6 side its prefix.
-NETWORKS = {4: "198.18.0.0/24", 6: "fdac:77ad::/64"}
 CLIENT = {4: "198.18.0.1", 6: "fdac:77ad::1"}
 SERVER = {4: "198.18.0.2", 6: "fdac:77ad::2"}
+#: Behind a long link the server is on a network of its own, and a router has an address on both.
+FAR_SERVER = {4: "198.18.1.2", 6: "fdac:77ad:1::2"}
+NEAR_ROUTER = {4: "198.18.0.254", 6: "fdac:77ad::fe"}
+FAR_ROUTER = {4: "198.18.1.254", 6: "fdac:77ad:1::fe"}
+_PREFIX = {4: 24, 6: 64}
+#: The device of either host.
+DEVICE = "lab0"
 
 
 @dataclass(frozen=True)
 class TwoHosts:
-    """A client host and a server host on one wire, with addresses of both families."""
+    """A client host and a server host that reach each other by both families; ``router`` is between them if far."""
 
     client: Namespace
     server: Namespace
+    addresses: Mapping[int, str] = field(default_factory=lambda: SERVER)
+    router: Namespace | None = None
 
     def server_address(self, family: int) -> str:
         """The server's address as the client reaches it."""
-        return SERVER[family]
+        return self.addresses[family]
 
-    def network(self, family: int) -> str:
-        """The network that both are on."""
-        return NETWORKS[family]
+    def client_address(self, family: int) -> str:
+        """The client's address as the server sees it."""
+        return CLIENT[family]
 
 
-def _ip(*arguments: str) -> None:
-    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
+def set_sysctls(host: Namespace, settings: Mapping[str, str]) -> None:
+    """Set sysctls of one host, for example ``net.ipv4.tcp_early_retrans``; they die with it."""
+    for name, value in settings.items():
+        path = Path("/proc/sys") / name.replace(".", "/")
+        try:
+            call_inside(host, path.write_text, value)
+        except OSError as error:
+            raise Unavailable(
+                f"{name}={value} cannot be set in the lab's host: {error.strerror}",
+                consequence="the scenario cannot be reproduced; nothing is left behind",
+                next_step="run another scenario: `ackward lab list`",
+            ) from error
+
+
+def run_on(host: Namespace | None, *argv: str) -> None:
+    """Run a command that sets something up, in ``host``; raises :class:`Unavailable` with its words."""
+    command = command_inside(host, list(argv)) if host else list(argv)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        complaint = done.stderr.strip() if done.returncode else ""
+        failed = done.returncode != 0
+    except FileNotFoundError as error:
+        complaint, failed = f"{error.filename} is not installed", True
+    if failed:
         raise Unavailable(
-            f"`ip {' '.join(arguments)}` failed: {done.stderr.strip()}",
+            f"`{' '.join(argv)}` failed: {complaint}",
             consequence="the lab's hosts cannot be made; nothing is left behind",
-            next_step="run `ackward doctor`; the lab needs root, namespaces and veth",
+            next_step="run `ackward doctor`; the lab needs root, namespaces and veth, a long link also iptables "
+            "and NFQUEUE",
         )
 
 
@@ -73,30 +107,108 @@ def _wait_until_reachable(host: Namespace, address: str) -> None:
             )
 
 
+def _wire(one: Namespace, device: str, other: Namespace, other_device: str) -> None:
+    run_on(
+        None,
+        *("ip", "link", "add", device, "netns", one.name, "type", "veth"),
+        *("peer", "name", other_device, "netns", other.name),
+    )
+
+
+def _address(host: Namespace, device: str, addresses: Mapping[int, str]) -> None:
+    for family, address in addresses.items():
+        # nodad: duplicate address detection would keep the address tentative for a second.
+        once = ["nodad"] if family == 6 else []
+        run_on(
+            None,
+            *("ip", "-n", host.name, "addr", "add", f"{address}/{_PREFIX[family]}", "dev", device, *once),
+        )
+    run_on(None, "ip", "-n", host.name, "link", "set", device, "up")
+
+
 @contextmanager
-def two_hosts() -> Iterator[TwoHosts]:
-    """Make both hosts; they are gone at the end, whatever happened."""
+def two_hosts(wan: Wan | None = None) -> Iterator[TwoHosts]:
+    """Make both hosts, on one wire or at the ends of ``wan``; they are gone at the end, whatever happened."""
     with ExitStack() as stack:
         client, server = (stack.enter_context(temporary(label)) for label in ("client", "server"))
-        _ip(
-            "link",
-            "add",
-            "lab0",
-            "netns",
-            client.name,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "lab0",
-            "netns",
-            server.name,
-        )
-        for host, addresses in ((client, CLIENT), (server, SERVER)):
-            _ip("-n", host.name, "addr", "add", f"{addresses[4]}/24", "dev", "lab0")
-            # nodad: duplicate address detection would keep the address tentative for a second.
-            _ip("-n", host.name, "addr", "add", f"{addresses[6]}/64", "dev", "lab0", "nodad")
-            _ip("-n", host.name, "link", "set", "lab0", "up")
-        for address in SERVER.values():
+        if wan is None:
+            hosts = TwoHosts(client, server)
+            _wire(client, DEVICE, server, DEVICE)
+            _address(server, DEVICE, SERVER)
+        else:
+            router = stack.enter_context(temporary("router"))
+            hosts = TwoHosts(client, server, FAR_SERVER, router)
+            _wire(client, DEVICE, router, "near")
+            _wire(server, DEVICE, router, "far")
+            _address(router, "near", NEAR_ROUTER)
+            _address(router, "far", FAR_ROUTER)
+            _address(server, DEVICE, FAR_SERVER)
+            set_sysctls(router, {"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1"})
+        _address(client, DEVICE, CLIENT)
+        if wan is not None:
+            _route(client, NEAR_ROUTER)
+            _route(server, FAR_ROUTER)
+        for address in hosts.addresses.values():
             _wait_until_reachable(client, address)
-        yield TwoHosts(client, server)
+        if wan is not None:
+            # Last, so that no probe of ours counts as a connection that the link may harm.
+            stack.enter_context(_delayed(router, wan))
+        yield hosts
+
+
+def _route(host: Namespace, gateways: Mapping[int, str]) -> None:
+    for family, gateway in gateways.items():
+        run_on(None, "ip", "-n", host.name, f"-{family}", "route", "add", "default", "via", gateway)
+    # What an earlier connection measured would let a later one begin with its window (net/ipv4/tcp_metrics.c).
+    set_sysctls(host, {"net.ipv4.tcp_no_metrics_save": "1"})
+
+
+def set_metrics(host: Namespace, hosts: TwoHosts, metrics: Sequence[str]) -> None:
+    """Give ``host``'s IPv4 and IPv6 routes to the other host attributes such as ``quickack 1``."""
+    gateways = NEAR_ROUTER if host == hosts.client else FAR_ROUTER
+    others = hosts.addresses if host == hosts.client else CLIENT
+    for family, other in others.items():
+        via = ("via", gateways[family]) if hosts.router else ()
+        run_on(
+            None,
+            *("ip", "-n", host.name, f"-{family}", "route", "replace", other, *via, "dev", DEVICE, *metrics),
+        )
+
+
+@contextmanager
+def _delayed(router: Namespace, wan: Wan) -> Iterator[None]:
+    """The delay line, running in the router until the end; the rules that feed it die with the router."""
+    command = [sys.executable, "-m", "ackward.lab.delay_line", wan.to_json()]
+    process = subprocess.Popen(
+        command_inside(router, command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        if process.stdout.readline().strip() != "ready":
+            raise Unavailable(
+                f"the lab's long link did not start: {process.stderr.read().strip()}",
+                consequence="scenarios with a long link cannot run here; nothing is left behind",
+                next_step="use a kernel with NFQUEUE (CONFIG_NETFILTER_NETLINK_QUEUE)",
+            )
+        _line(router, "near", "far", TO_SERVER, wan.to_server)
+        _line(router, "far", "near", TO_CLIENT, wan.to_client)
+        yield
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _line(router: Namespace, entry: str, out: str, queue: int, line: Line) -> None:
+    for tables in ("iptables", "ip6tables"):
+        run_on(
+            router,
+            *(tables, "-t", "mangle", "-A", "FORWARD", "-i", entry, "-j", "NFQUEUE"),
+            *("--queue-num", str(queue)),
+        )
+    if line.rate:
+        run_on(
+            router,
+            *("tc", "qdisc", "add", "dev", out, "root", "tbf", "rate", f"{line.rate}mbit"),
+            *("burst", "16kb", "latency", "400ms"),
+        )

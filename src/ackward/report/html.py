@@ -19,7 +19,7 @@ from markupsafe import Markup
 from ackward.model.causes import End
 from ackward.model.report import Finding, Report
 from ackward.model.verdict import Phase, Verdict
-from ackward.report import flow_table, ladder, names, palette, summary, units
+from ackward.report import flow_table, ladder, names, palette, sequence, summary, units
 
 #: Findings whose cards are open when the page opens.
 OPEN_FINDINGS = 3
@@ -35,7 +35,8 @@ def render(
 ) -> str:
     """The whole page. Pure: the same input gives the same text."""
     style = _source("report.css") + palette.css()
-    script = _source("report.js")
+    plotted = any(finding.sequence for finding in report.findings)
+    script = _source("report.js") + (_source("sequence.js") if plotted else "")
     table = flow_table.table_of(report.flows)
     measures = summary.measures(verdict, phases)
     return (
@@ -81,6 +82,17 @@ def _card(finding: Finding, number: int) -> dict[str, object]:
         "finding": finding,
         "ends": ends,
         "ladder": Markup(drawing),  # noqa: S704 - built as a tree, escaped by its serialiser
+    } | _plot(finding)
+
+
+def _plot(finding: Finding) -> dict[str, object]:
+    """What the template needs to show the finding's time-sequence plot."""
+    if finding.sequence is None:
+        return {"sequence": ""}
+    return {
+        "sequence": _data(sequence.packed(finding.sequence, finding.cause)),
+        "seen": sequence.seen(finding.sequence),
+        "neighbours": sequence.has_neighbours(finding.sequence),
     }
 
 

@@ -30,6 +30,22 @@ def claims(waits: Waits) -> list[Claims]:
         observed=True,
         evidence=sent,
     )
+    # Packets alone: until the SYN-ACK is there.
+    packets = ~segments["has_state"] & (timeline.exchange >= 0) & (segments["tcp_flags"] & Flag.SYN > 0)
+    answer = np.flatnonzero(packets & ~segments["to_server"])
+    asked = previous_index(segments["flow"], packets & segments["to_server"])[answer]
+    answer, asked = answer[asked >= 0], asked[asked >= 0]
+    half = np.where(
+        timeline.estimated[timeline.exchange[answer]], timeline.min_rtt[timeline.exchange[answer]] // 2, 0
+    )
+    shown = Claims.of(
+        Cause.HANDSHAKE,
+        timeline.exchange[answer],
+        timeline.start[timeline.exchange[answer]],
+        timeline.time[answer] + half,
+        observed=False,
+        evidence=asked,
+    )
     at_server = np.flatnonzero(established & timeline.at(Vantage.SERVER))
     at_server = at_server[timeline.estimated[timeline.exchange[at_server]]]
     exchange = timeline.exchange[at_server]
@@ -42,4 +58,4 @@ def claims(waits: Waits) -> list[Claims]:
         observed=False,
         evidence=at_server,
     )
-    return [seen, felt]
+    return [seen, shown, felt]

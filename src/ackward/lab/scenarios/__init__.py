@@ -4,9 +4,57 @@ from __future__ import annotations
 
 from ackward.errors import UnknownName
 from ackward.lab.scenario import Scenario
-from ackward.lab.scenarios import healthy, late_writer, slow_server, standoff
+from ackward.lab.scenarios import (
+    accept_queue,
+    ack_thinning,
+    congestion_window,
+    delayed_ack,
+    draining_writer,
+    fast_retransmit,
+    haproxy,
+    healthy,
+    idle_restart,
+    late_writer,
+    late_writer_nagle,
+    nagle,
+    pacing,
+    response_standoff,
+    retransmission_timeout,
+    slow_reader,
+    slow_server,
+    slow_start,
+    standoff,
+    syn_loss,
+    tail_loss,
+    tail_loss_without_probe,
+    zero_window,
+)
 
-ALL: tuple[Scenario, ...] = (standoff.SCENARIO, healthy.SCENARIO, slow_server.SCENARIO, late_writer.SCENARIO)
+ALL: tuple[Scenario, ...] = (
+    standoff.SCENARIO,
+    response_standoff.SCENARIO,
+    haproxy.SCENARIO,
+    delayed_ack.SCENARIO,
+    nagle.SCENARIO,
+    tail_loss.SCENARIO,
+    tail_loss_without_probe.SCENARIO,
+    retransmission_timeout.SCENARIO,
+    fast_retransmit.SCENARIO,
+    slow_start.SCENARIO,
+    idle_restart.SCENARIO,
+    congestion_window.SCENARIO,
+    pacing.SCENARIO,
+    zero_window.SCENARIO,
+    syn_loss.SCENARIO,
+    accept_queue.SCENARIO,
+    ack_thinning.SCENARIO,
+    healthy.SCENARIO,
+    slow_server.SCENARIO,
+    late_writer.SCENARIO,
+    late_writer_nagle.SCENARIO,
+    draining_writer.SCENARIO,
+    slow_reader.SCENARIO,
+)
 
 
 def named(name: str) -> Scenario:

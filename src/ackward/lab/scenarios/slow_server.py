@@ -11,4 +11,5 @@ SCENARIO = Scenario(
     summary="control: the server itself needs 40 ms to answer",
     shape=Shape(nagle=False, latency=40),
     cause=Cause.SERVER,
+    calm=("latency=0",),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ackward.lab.peer import Shape
 from ackward.lab.scenario import Scenario
-from ackward.model.causes import Cause
+from ackward.model.causes import Cause, End
 
 SCENARIO = Scenario(
     name="standoff",
@@ -12,4 +12,7 @@ SCENARIO = Scenario(
     shape=Shape(),
     cause=Cause.STANDOFF,
     remedy="quickack",
+    holding_end=End.CLIENT,
+    delaying_end=End.SERVER,
+    calm=("nagle=off",),
 )

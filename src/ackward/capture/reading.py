@@ -1,0 +1,277 @@
+"""Reads capture files: bytes -> frames -> segments -> flows. Works on any system and needs no privilege.
+
+Memory is 56 bytes a segment, about as much again of 8-byte columns while they are sorted, and a few megabytes of buffers
+however long the files are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ackward.capture.frames import LONGEST_RECORD, Broken, Format, Frames, Problem
+from ackward.capture.headers import Layers
+from ackward.capture.interning import Interning
+from ackward.capture.octets import Octets, distinct
+from ackward.capture.pcap import FILE_HEADER, MAGICS, Pcap
+from ackward.capture.pcapng import SECTION_TYPE, PcapNg
+from ackward.capture.rows import Rows
+from ackward.capture.sources import Cut, Source, Stream, Unreadable
+from ackward.capture.tcp_headers import HANDSHAKE, decode
+from ackward.capture.wire_flows import WireFlows, assign
+from ackward.errors import UsageError
+
+#: A chunk and what is made of it should stay in the processor's cache (measured: 1 to 4 MiB are alike, 16 are slower).
+CHUNK = 2 << 20
+
+#: Called now and then with the source, the bytes of it that were taken, and its size if that is known.
+Progress = Callable[[str, int, int | None], None]
+
+
+@dataclass(frozen=True)
+class ReadSource:
+    """One file as it was read.
+
+    ``first_packet`` is the number of its first packet among the packets of all sources, by which segments are numbered;
+    ``lost`` counts the packets that the capturing program lost, null if it does not say.
+    """
+
+    name: str
+    packets: int
+    first_packet: int
+    interfaces: tuple[str, ...]
+    lost: int | None
+
+
+@dataclass(frozen=True)
+class WireCapture:
+    """What was read from one or more capture files.
+
+    ``segments`` (of dtype ``WIRE_SEGMENT``) are sorted by flow and then by their order in the file; by time instead if
+    several files or interfaces were merged. ``skipped`` counts packets by the reason why they are no segments.
+    ``truncated``: the capture kept less than whole packets.
+    """
+
+    segments: NDArray[Any]
+    flows: WireFlows
+    sources: tuple[ReadSource, ...]
+    skipped: dict[str, int]
+    problems: tuple[Problem, ...]
+    truncated: bool
+    link_types: tuple[int, ...]
+
+    @property
+    def packets(self) -> dict[str, int]:
+        """How many packets each source holds."""
+        return {source.name: source.packets for source in self.sources}
+
+
+def read_captures(
+    sources: Sequence[Source],
+    *,
+    port: int | None = None,
+    host: str | None = None,
+    vxlan: int | None = None,
+    progress: Progress | None = None,
+) -> WireCapture:
+    """The segments and flows in these files.
+
+    Only those of one ``port`` or ``host`` (an address) if given; of the packets inside VXLAN tunnels to UDP port ``vxlan``
+    too. What cannot be read is a problem in the result; raises :class:`UsageError` if none of the files can be read.
+    """
+    reader = _Reader(port, host, vxlan, progress)
+    for source in sources:
+        reader.read(source)
+    if not reader.sources:
+        raise UsageError(
+            "; ".join(
+                f"{problem.file}: {problem.what} (byte {problem.offset or 0})" for problem in reader.problems
+            ),
+            consequence="nothing was read",
+            next_step="name a pcap or pcapng file, plain or compressed with gzip, zstd or lz4",
+        )
+    return reader.capture()
+
+
+class _Reader:
+    """What was read so far."""
+
+    def __init__(
+        self, port: int | None, host: str | None, vxlan: int | None, progress: Progress | None
+    ) -> None:
+        try:
+            address = None if host is None else ip_address(host)
+        except ValueError as error:
+            raise UsageError(
+                f"{host!r} is not an IP address", next_step="give the address of one end"
+            ) from error
+        self.sources: list[ReadSource] = []
+        self.problems: list[Problem] = []
+        self._port = port
+        self._progress = progress
+        self._layers = Layers(host=address, vxlan=vxlan)
+        self._pairs = Interning()
+        self._mptcp = np.zeros(1 << 12, np.bool_)
+        self._rows = Rows()
+        self._handshakes: list[NDArray[Any]] = []
+        self._packets = 0
+        self._vantages: set[tuple[int, int]] = set()
+        self._links: set[int] = set()
+        self._truncated = False
+
+    def read(self, source: Source) -> None:
+        """Reads one file to its end, or to where it makes no sense any more."""
+        try:
+            with source.open() as stream:
+                self._read(source, stream)
+        except Unreadable as unreadable:
+            self.problems.append(Problem(source.name, None, str(unreadable), "the file was left out"))
+
+    def _read(self, source: Source, stream: Stream) -> None:
+        octets = Octets(CHUNK)
+        end, ended = self._fill(source, stream, octets, 0, 0)
+        opening = octets.raw[: min(end, FILE_HEADER)].tobytes()
+        form = _format(opening)
+        if form is None:
+            what = (
+                "it is empty"
+                if not opening
+                else f"it is not a capture (it begins with {opening[:4].hex(' ')})"
+            )
+            self.problems.append(Problem(source.name, 0, what, "the file was left out"))
+            return
+        clock = _Clock()
+        offset, begin, packets = 0, 0, self._packets
+        try:
+            while True:
+                frames, after = form.frame(octets, begin, end, offset)
+                if len(frames):
+                    self._packets = packets + int(frames.number[-1]) + 1
+                    clock.watch(frames, offset)
+                    self._take(octets, frames, packets)
+                if after > begin:
+                    begin = after
+                    continue
+                if ended:
+                    break
+                kept = end - begin
+                octets.raw[:kept] = octets.raw[begin:end]
+                offset, begin = offset + begin, 0
+                if kept == octets.capacity:
+                    octets = octets.grown(min(kept * 2, LONGEST_RECORD + CHUNK), kept)
+                end, ended = self._fill(source, stream, octets, kept, offset)
+            if end > begin:
+                what = f"it ends in the middle of a packet, {end - begin} bytes behind the last whole one"
+                self.problems.append(Problem(source.name, offset + begin, what, "it was read up to there"))
+        except Broken as broken:
+            self.problems.append(Problem(source.name, broken.offset, broken.what, "it was read up to there"))
+        self.sources.append(
+            ReadSource(source.name, self._packets - packets, packets, tuple(form.interfaces), form.lost)
+        )
+        self.problems += [*form.problems(source.name), *clock.problems(source.name)]
+
+    def _fill(
+        self, source: Source, stream: Stream, octets: Octets, end: int, offset: int
+    ) -> tuple[int, bool]:
+        """Reads on behind ``end``; gives the new end, and whether it is that of the file."""
+        wanted = octets.capacity - end
+        try:
+            count = stream.fill(octets.raw[end : octets.capacity].data)
+        except Cut as cut:
+            count, wanted = cut.count, -1
+            self.problems.append(
+                Problem(source.name, offset + end + count, str(cut), "it was read up to there")
+            )
+        if self._progress:
+            self._progress(source.name, stream.position, source.size)
+        return end + count, count != wanted
+
+    def _take(self, octets: Octets, frames: Frames, first_packet: int) -> None:
+        """Adds the segments in these frames."""
+        before = self._rows.count
+        decoded = decode(octets, frames, self._layers, self._port, self._rows)
+        self._links.update(distinct(frames.link))
+        self._truncated |= decoded.cut or bool((frames.captured < frames.original).any())
+        rows = decoded.rows
+        if not len(rows):
+            return
+        low = np.minimum(decoded.source, decoded.destination)
+        pair = self._pairs.number(np.maximum(decoded.source, decoded.destination), low)
+        rows["flow"] = pair
+        rows["to_server"] = decoded.source == low
+        rows["packet"] += first_packet
+        decoded.handshakes["row"] += before
+        self._handshakes.append(decoded.handshakes)
+        if self._pairs.count > len(self._mptcp):
+            self._mptcp = np.concatenate([self._mptcp, np.zeros(self._pairs.count, np.bool_)])
+        # A SYN offers; only what follows shows that the other end speaks it as well (RFC 8684 section 3.1).
+        self._mptcp[pair[decoded.mptcp]] = True
+        interfaces = frames.interface[decoded.frame]
+        self._vantages.update((len(self.sources), number) for number in distinct(interfaces))
+
+    def capture(self) -> WireCapture:
+        """All of it, sorted into flows."""
+        rows = self._rows.taken()
+        handshakes = np.concatenate(self._handshakes) if self._handshakes else np.zeros(0, HANDSHAKE)
+        by_time = len(self._vantages) > 1
+        table = assign(rows, self._pairs, handshakes, self._mptcp, by_time=by_time)
+        for link in sorted(self._layers.unknown_links):
+            names = ", ".join(source.name for source in self.sources)
+            self.problems.append(
+                Problem(names, None, f"link layer {link} is not understood", "its packets were left out")
+            )
+        return WireCapture(
+            segments=rows,
+            flows=WireFlows(table, self._layers),
+            sources=tuple(self.sources),
+            skipped={reason: count for reason, count in sorted(self._layers.skipped.items()) if count},
+            problems=tuple(self.problems),
+            truncated=self._truncated,
+            link_types=tuple(sorted(self._links)),
+        )
+
+
+def _format(opening: bytes) -> Format | None:
+    if opening[:4] in MAGICS and len(opening) == FILE_HEADER:
+        return Pcap(opening)
+    if opening[:4] == SECTION_TYPE:
+        return PcapNg()
+    return None
+
+
+class _Clock:
+    """Watches for times that go back; packets of different interfaces may interleave."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, int] = {}
+        self._steps = 0
+        self._largest = 0
+        self._first: int | None = None
+
+    def watch(self, frames: Frames, offset: int) -> None:
+        """The next frames of the file."""
+        interfaces = distinct(frames.interface)
+        for interface in interfaces:
+            which = slice(None) if len(interfaces) == 1 else frames.interface == interface
+            times = frames.time_ns[which]
+            steps = np.diff(times, prepend=self._last.get(interface, times[0]))
+            self._last[interface] = int(times[-1])
+            back = steps < 0
+            if back.any():
+                self._steps += int(np.count_nonzero(back))
+                self._largest = max(self._largest, -int(steps.min()))
+                if self._first is None:
+                    self._first = offset + int(frames.start[which][back.argmax()])
+
+    def problems(self, file: str) -> list[Problem]:
+        """What to tell of it."""
+        if not self._steps:
+            return []
+        what = f"the clock goes back {self._steps} times, by up to {self._largest / 1e9:.9g} s"
+        done = "packets of one interface were kept in the order of the file"
+        return [Problem(file, self._first, what, done)]

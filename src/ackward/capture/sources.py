@@ -1,0 +1,205 @@
+"""What the user named -> the files to read, in order, each as a stream of bytes that is decompressed on the way."""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import io
+import stat
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ackward.errors import UnknownName, UsageError
+
+STANDARD_INPUT = "-"
+#: Little is asked of a decompressor at a time, so that little is lost of what it gave before an error.
+PIECE = 1 << 16
+GZIP, ZSTD, LZ4 = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"
+LONGEST_MAGIC = 4
+
+
+class Unreadable(Exception):  # noqa: N818 - it says what the file is
+    """A file could not be opened, read or decompressed any further."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file to read, or standard input if ``path`` is null."""
+
+    name: str
+    path: Path | None
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the file itself, null if that cannot be told."""
+        try:
+            status = self.path.stat() if self.path else None
+        except OSError:
+            return None  # the reader will say why
+        return status.st_size if status and stat.S_ISREG(status.st_mode) else None
+
+    @contextmanager
+    def open(self) -> Iterator[Stream]:
+        """The bytes, decompressed if they are gzip, zstd or lz4. Raises :class:`Unreadable`."""
+        with ExitStack() as stack:
+            try:
+                if self.path is None:
+                    file = stack.enter_context(open(0, "rb", closefd=False))  # noqa: PTH123 - a descriptor
+                else:
+                    file = stack.enter_context(self.path.open("rb"))
+                counted = _Counted(file)
+            except OSError as error:
+                raise Unreadable(f"it cannot be read: {error.strerror or error}") from error
+            yield Stream(counted)
+
+
+class _Counted(io.RawIOBase):
+    """A file whose first bytes were looked at, and which knows how many were taken: also where it cannot be rewound."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self._file = file
+        self.opening = file.read(LONGEST_MAGIC)
+        self._untaken = self.opening
+        self.taken = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        if self._untaken:
+            count = min(len(buffer), len(self._untaken))
+            buffer[:count] = self._untaken[:count]
+            self._untaken = self._untaken[count:]
+        else:
+            count = self._file.readinto(buffer)
+        self.taken += count
+        return count
+
+
+class Stream:
+    """The bytes of an open source."""
+
+    def __init__(self, file: _Counted) -> None:
+        self._file = file
+        self._expanded = _decompressed(file)
+
+    @property
+    def position(self) -> int:
+        """How many bytes of the file itself were taken so far: compressed ones, if it is."""
+        return self._file.taken
+
+    def fill(self, buffer: memoryview) -> int:
+        """Fills the buffer, or less of it at the end. Raises :class:`Cut` with the count if the rest is unreadable."""
+        count = 0
+        while count < len(buffer):
+            try:
+                if self._expanded is None:
+                    got = self._file.readinto(buffer[count:])
+                else:
+                    got = self._expanded.readinto1(buffer[count : count + PIECE])
+            except (OSError, EOFError, RuntimeError, zlib.error, *_decompressor_errors()) as error:
+                raise Cut(count, f"it cannot be read any further ({_words(error)})") from error
+            if not got:
+                break
+            count += got
+        return count
+
+
+class Cut(Unreadable):
+    """Reading ended early; ``count`` bytes were put into the buffer before that."""
+
+    def __init__(self, count: int, what: str) -> None:
+        super().__init__(what)
+        self.count = count
+
+
+def _decompressed(file: _Counted) -> io.BufferedIOBase | None:
+    """What expands the file, null if it is not compressed. The two libraries are only loaded where they are needed."""
+    if file.opening.startswith(GZIP):
+        return gzip.GzipFile(fileobj=io.BufferedReader(file, PIECE))
+    if file.opening == ZSTD:
+        import zstandard
+
+        expanded: io.BufferedIOBase = zstandard.ZstdDecompressor().stream_reader(
+            io.BufferedReader(file, PIECE), read_across_frames=True
+        )
+        return expanded
+    if file.opening == LZ4:
+        import lz4.frame
+
+        opened: io.BufferedIOBase = lz4.frame.LZ4FrameFile(io.BufferedReader(file, PIECE))
+        return opened
+    return None
+
+
+def _decompressor_errors() -> tuple[type[Exception], ...]:
+    """The errors of a library that is loaded; lz4 raises RuntimeError."""
+    import sys
+
+    zstandard = sys.modules.get("zstandard")
+    return () if zstandard is None else (zstandard.ZstdError,)
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
+def find(names: Iterable[str | Path]) -> tuple[Source, ...]:
+    """The files that these names stand for: a file, the files in a directory, a pattern, or ``-`` for standard input.
+
+    In the order of the names; within a directory or a pattern by name, where numbers count as numbers, as in the files
+    of a ring buffer. A file that was named twice is read once. Raises :class:`UnknownName` for a name that stands for
+    nothing and :class:`UsageError` for none at all.
+    """
+    found: dict[object, Source] = {}
+    for name in map(str, names):
+        if name == STANDARD_INPUT:
+            found.setdefault(STANDARD_INPUT, Source("standard input", None))
+            continue
+        for path in _files(name):
+            found.setdefault(path.resolve(), Source(str(path), path))
+    if not found:
+        raise UsageError(
+            "no capture was named", next_step="name a file, a directory, a pattern or - for standard input"
+        )
+    return tuple(found.values())
+
+
+def _files(name: str) -> list[Path]:
+    path = Path(name)
+    if path.is_dir():
+        files = [entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith(".")]
+        if not files:
+            raise UnknownName(
+                f"the directory {name} holds no files", next_step="name one that holds captures"
+            )
+        return sorted(files, key=_by_number)
+    if path.exists():
+        return [path]
+    files = [Path(match) for match in glob.glob(name, recursive=True)]  # noqa: PTH207 - of any root
+    files = [match for match in files if match.is_file()]
+    if not files:
+        raise UnknownName(
+            f"there is no file {name}", next_step="name a capture file, or - to read standard input"
+        )
+    return sorted(files, key=_by_number)
+
+
+def _by_number(path: Path) -> list[tuple[int, str]]:
+    """A key that puts ``dump9`` before ``dump10``."""
+    parts: list[tuple[int, str]] = []
+    digits = ""
+    for character in [*str(path), ""]:
+        if character.isdecimal() and character.isascii():
+            digits += character
+            continue
+        if digits:
+            parts.append((int(digits), ""))
+            digits = ""
+        parts.append((-1, character))
+    return parts

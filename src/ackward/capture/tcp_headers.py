@@ -1,0 +1,182 @@
+"""TCP headers and options (RFC 9293 section 3.1) of a whole chunk at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ackward.capture.frames import Frames
+from ackward.capture.headers import BAD, CUT, NOT_ASKED, Layers, Packets
+from ackward.capture.octets import Octets, Positions, column
+from ackward.capture.rows import Rows
+from ackward.model.segments import Flag
+
+SHORTEST, LONGEST = 20, 60
+OPTION_END, OPTION_NOP, OPTION_MSS, OPTION_SCALE, OPTION_SACK_OK, OPTION_SACK, OPTION_TIMES, OPTION_MPTCP = (
+    0, 1, 2, 3, 4, 5, 8, 30
+)  # fmt: skip
+#: Two no-operations and a timestamp option, as Linux, BSD and Windows send them (RFC 7323 appendix A).
+ALIGNED_TIMES = 0x0101080A
+#: A window scale in a SYN that had none, and in one whose options were not captured.
+NO_SCALE, SCALE_NOT_SEEN = -1, -2
+
+#: What only SYN segments tell. ``row`` is the segment's index, ``mss`` 0 if the option is absent.
+HANDSHAKE: np.dtype[Any] = np.dtype([("row", "i8"), ("mss", "u2"), ("scale", "i1"), ("sack", "?")])
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The segments of a chunk. ``frame`` is the index of each in the chunk's frames.
+
+    ``rows["flow"]`` and ``rows["to_server"]`` are not set, ``rows["packet"]`` counts from 0 in the file and
+    ``rows["window"]`` is as sent. ``source`` and ``destination`` are codes of endpoints: address, port, tunnel.
+    """
+
+    rows: NDArray[Any]
+    frame: NDArray[np.int64]
+    source: NDArray[np.uint64]
+    destination: NDArray[np.uint64]
+    handshakes: NDArray[Any]
+    mptcp: NDArray[np.bool_]
+    cut: bool
+
+
+#: An endpoint's code: the port in 16 bits, the address's code in 33 above it, part of the tunnel in 15 above that.
+ADDRESS_SHIFT, TUNNEL_SHIFT, TUNNEL_BITS = 16, 49, 13
+
+
+def decode(octets: Octets, frames: Frames, layers: Layers, port: int | None, collected: Rows) -> Decoded:
+    """The TCP segments in these frames, added to ``collected``; what is none is counted in ``layers.skipped``."""
+    packets = layers.segments(octets, frames)
+    packets = layers.keep(packets, packets.at + SHORTEST <= packets.end, CUT)
+    heads = octets.rows(packets.at, 32)  # as long as most are
+    length = (heads[:, 12] >> 4).astype(np.int64) * 4
+    payload = packets.wire_end - packets.at - length
+    good = (length >= SHORTEST) & (payload >= 0)
+    if not good.all():
+        packets = layers.keep(packets, good, BAD)
+        heads, length, payload = heads[good], length[good], payload[good]
+    if port is not None:
+        asked = (column(heads, 0, ">u2") == port) | (column(heads, 2, ">u2") == port)
+        packets = layers.keep(packets, asked, NOT_ASKED)
+        heads, length, payload = heads[asked], length[asked], payload[asked]
+
+    rows = collected.room(len(packets))
+    rows["time_ns"] = frames.time_ns[packets.row]
+    rows["packet"] = frames.number[packets.row]
+    rows["seq"] = column(heads, 4, ">u4")
+    rows["ack"] = column(heads, 8, ">u4")
+    rows["bytes"] = payload
+    rows["window"] = column(heads, 14, ">u2")
+    rows["tcp_flags"] = heads[:, 13]
+    rows["segments"] = 1
+    whole = packets.at + length <= packets.end
+    handshakes, mptcp = _options(octets, packets.at, length, whole, heads, rows)
+    source, destination = _endpoints(packets, heads)
+    return Decoded(
+        rows,
+        packets.row,
+        source,
+        destination,
+        handshakes,
+        mptcp,
+        bool((packets.wire_end > packets.end).any()),
+    )
+
+
+def _endpoints(packets: Packets, heads: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Codes of the two ends. The halves of a tunnel's number go to the lower and the higher end, whoever sent."""
+    source = packets.source << np.uint64(ADDRESS_SHIFT) | column(heads, 0, ">u2")
+    destination = packets.destination << np.uint64(ADDRESS_SHIFT) | column(heads, 2, ">u2")
+    if packets.tunnel.any():
+        low = (packets.tunnel & np.uint64((1 << TUNNEL_BITS) - 1)) << np.uint64(TUNNEL_SHIFT)
+        high = packets.tunnel >> np.uint64(TUNNEL_BITS) << np.uint64(TUNNEL_SHIFT)
+        first = source <= destination
+        source, destination = (
+            source | np.where(first, low, high),
+            destination | np.where(first, high, low),
+        )
+    return source, destination
+
+
+def _options(
+    octets: Octets,
+    at: Positions,
+    length: Positions,
+    whole: NDArray[np.bool_],
+    heads: NDArray[np.uint8],
+    rows: NDArray[Any],
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Fills in timestamps and SACK blocks; gives what SYNs tell, and which segments carry an MPTCP option.
+
+    Options of a header that was cut are not read.
+    """
+    mptcp = np.zeros(len(rows), np.bool_)
+    syn = (rows["tcp_flags"] & (Flag.SYN | Flag.RST | Flag.FIN)) == Flag.SYN
+    handshakes = np.zeros(np.count_nonzero(syn), HANDSHAKE)
+    handshakes["row"] = np.flatnonzero(syn)
+    handshakes["scale"] = np.where(whole[syn], NO_SCALE, SCALE_NOT_SEEN)
+
+    aligned = whole & (length >= 32) & (column(heads, 20, ">u4") == ALIGNED_TIMES)
+    for name, place in (("tsval", 24), ("tsecr", 28)):
+        told = column(heads, place, ">u4")
+        rows[name] = told if aligned.all() else np.where(aligned, told, 0)
+    start = np.where(aligned, 32, SHORTEST)
+    row = np.flatnonzero(whole & (length > start))
+    here, end = (at + start)[row], (at + length)[row]
+    place = np.cumsum(syn) - 1  # of a SYN among the handshakes
+    while len(row):
+        kind = octets.raw[here]
+        size = np.where(kind == OPTION_NOP, 1, octets.raw[here + 1].astype(np.int64))
+        on = (kind != OPTION_END) & (here + size <= end) & (size >= np.where(kind == OPTION_NOP, 1, 2))
+        row, here, end, kind, size = row[on], here[on], end[on], kind[on], size[on]
+        if not len(row):
+            break
+        _take(octets, kind, size, here, row, rows)
+        mptcp[row[kind == OPTION_MPTCP]] = True
+        opening = syn[row]
+        if opening.any():
+            _take_handshake(
+                octets, kind[opening], size[opening], here[opening], place[row[opening]], handshakes
+            )
+        here = here + size
+        on = here < end
+        row, here, end = row[on], here[on], end[on]
+    return handshakes, mptcp
+
+
+def _take(
+    octets: Octets,
+    kind: NDArray[np.uint8],
+    size: Positions,
+    here: Positions,
+    row: NDArray[np.intp],
+    rows: NDArray[Any],
+) -> None:
+    times = (kind == OPTION_TIMES) & (size == 10)
+    if times.any():
+        rows["tsval"][row[times]] = octets.u32[here[times] + 2]
+        rows["tsecr"][row[times]] = octets.u32[here[times] + 6]
+    blocks = (kind == OPTION_SACK) & (size >= 10)
+    if blocks.any():
+        rows["sack_left"][row[blocks]] = octets.u32[here[blocks] + 2]
+        rows["sack_right"][row[blocks]] = octets.u32[here[blocks] + 6]
+
+
+def _take_handshake(
+    octets: Octets,
+    kind: NDArray[np.uint8],
+    size: Positions,
+    here: Positions,
+    place: NDArray[np.intp],
+    handshakes: NDArray[Any],
+) -> None:
+    mss = (kind == OPTION_MSS) & (size == 4)
+    handshakes["mss"][place[mss]] = octets.u16[here[mss] + 2]
+    scale = (kind == OPTION_SCALE) & (size == 3)
+    # RFC 7323 section 2.3: a larger shift is to be taken for 14.
+    handshakes["scale"][place[scale]] = np.minimum(octets.raw[here[scale] + 2], 14)
+    handshakes["sack"][place[(kind == OPTION_SACK_OK) & (size == 2)]] = True

@@ -1,0 +1,39 @@
+"""``ackward analyze``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ackward.cli.output import talk
+from ackward.cli.report_output import show
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+EPILOG = """Examples:\n\n
+ackward analyze customer.pcapng --report customer.html\n\n
+ackward analyze captures/ --port 443 --json\n\n
+tcpdump -w - -c 1000 tcp | ackward analyze -"""
+
+
+@app.command(epilog=EPILOG)
+def command(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="FILE|DIR|GLOB|-", help="pcap or pcapng, also gzip, zstd, lz4")
+    ],
+    port: Annotated[int | None, typer.Option(help="only connections with this port at either end")] = None,
+    host: Annotated[str | None, typer.Option(help="only connections with this address at either end")] = None,
+    vxlan: Annotated[int | None, typer.Option(help="look into VXLAN tunnels on this UDP port")] = None,
+    report: Annotated[Path | None, typer.Option(help="write the report as one HTML page")] = None,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="exit with 5 if there is a finding")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
+) -> int:
+    """Explain captures: the same diagnosis as `watch`, from packets alone. No privileges."""
+    from ackward.loop.analyzing import analyze
+
+    with talk.status("reading"):
+        seen = analyze(sources, port=port, host=host, vxlan=vxlan).report
+    show(seen, as_json=as_json, page=report, title="ackward analyze")
+    return 5 if exit_code and seen.findings else 0

@@ -1,0 +1,19 @@
+"""An answer of one segment is lost, and its first retransmission, the probe, as well."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ackward.lab.peer import Shape
+from ackward.lab.scenario import Excuse, Scenario
+from ackward.lab.wan import Line, Loss, Wan
+from ackward.model.causes import Cause
+
+SCENARIO = Scenario(
+    name="retransmission-timeout",
+    summary="an answer of one segment is lost twice: the retransmission timeout repairs it",
+    shape=Shape(nagle=False, reconnect=True, rounds=6, congestion="cubic"),
+    cause=Cause.RETRANSMISSION_TIMEOUT,
+    also=(Excuse(Cause.TAIL_LOSS_PROBE),),
+    wan=replace(Wan.of(10), to_client=Line(10, losses=(Loss("data", times=2, every=2),))),
+)
