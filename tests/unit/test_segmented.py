@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ackward.diagnosis.segmented import NEVER, next_index, previous_index, running_max, unwrap
+from ackward.diagnosis.segmented import NEVER, group_ends, group_starts, next_index, previous_index, running_max, unwrap
 
 rows = st.lists(st.tuples(st.integers(0, 3), st.integers(-5, 5), st.booleans()), max_size=30)
 
@@ -37,8 +37,8 @@ def test_neighbours_are_the_loop(data):
     size = range(len(group))
     before = [max((i for i in size if i < n and where[i] and group[i] == group[n]), default=-1) for n in size]
     after = [min((i for i in size if i > n and where[i] and group[i] == group[n]), default=-1) for n in size]
-    assert previous_index(group, where).tolist() == before
-    assert next_index(group, where).tolist() == after
+    assert previous_index(group_starts(group), where).tolist() == before
+    assert next_index(group_ends(group), where).tolist() == after
 
 
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(-(2**31) + 1, 2**31 - 1), max_size=20))

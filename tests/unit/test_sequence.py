@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from ipaddress import ip_address
 
@@ -14,10 +15,11 @@ from tests.unit import report_factory
 from ackward.diagnosis import sequence
 from ackward.diagnosis.diagnose import diagnose, partition
 from ackward.diagnosis.exchanges import Timeline, cut
-from ackward.diagnosis.flows import Flow, join
+from ackward.diagnosis.flows import join
 from ackward.diagnosis.partition import CAUSES, Parts
+from ackward.diagnosis.wire import WireFlow, view
 from ackward.model.causes import Cause, End
-from ackward.model.segments import SEGMENT, Endpoint, Flag, Kind, Vantage
+from ackward.model.segments import WIRE_SEGMENT, Endpoint, Flag, Kind
 from ackward.model.sequence import MOST_SEGMENTS, SequencePlot
 from ackward.report import sequence as page
 
@@ -111,11 +113,10 @@ def capture(count: int, *, lost: int = -1, copies: int = 1) -> tuple[Timeline, P
     def add(
         at: int, *, out: bool, seq: int, ack: int, size: int = 0, window: int = 60_000, sack: int = 0
     ) -> None:
-        row = np.zeros(1, SEGMENT)
+        row = np.zeros(1, WIRE_SEGMENT)
         row["time_ns"], row["to_server"], row["bytes"], row["window"] = at, not out, size, window
         row["seq"], row["ack"], row["tcp_flags"] = seq % 2**32, ack % 2**32, Flag.ACK
-        row["kind"], row["vantage"] = (Kind.SENT if out else Kind.RECEIVED), Vantage.SERVER
-        row["packet"] = len(rows)
+        row["packet"], row["segments"] = len(rows), 1
         if sack:
             row["sack_left"], row["sack_right"] = (FIRST + (lost + 1) * SIZE) % 2**32, sack % 2**32
         rows.append(row)
@@ -133,14 +134,13 @@ def capture(count: int, *, lost: int = -1, copies: int = 1) -> tuple[Timeline, P
         )  # fmt: skip
     for copy in range(copies if lost >= 0 else 0):
         add(at + TRIP + (1 + copy) * 5_000_000, out=True, seq=FIRST + lost * SIZE, ack=600, size=SIZE)
-    segments = np.concatenate(rows)
-    if lost >= 0:
-        segments = segments[
-            ~((segments["kind"] == Kind.RECEIVED) & (segments["ack"] == (FIRST + (lost + 1) * SIZE) % 2**32))
-        ]
-    segments = segments[np.argsort(segments["time_ns"], kind="stable")]
+    wire = np.concatenate(rows)
+    # What acknowledges the lost segment alone never came.
+    never = (~wire["to_server"]) | (wire["ack"] != (FIRST + (lost + 1) * SIZE) % 2**32) | (lost < 0)
+    wire = wire[never][np.argsort(wire[never]["time_ns"], kind="stable")]
     ends = (Endpoint(ip_address("10.0.0.1"), 1), Endpoint(ip_address("10.0.0.2"), 2))
-    timeline = cut([Flow(*ends, None, None)], segments)
+    timeline = cut(*view([WireFlow(*ends, role_seen=True)], wire))
+    assert timeline.flows[0].seen_from == "server"
     assert timeline.count == 1
     here = np.zeros(1, np.int64)
     stall = Parts(
@@ -191,12 +191,11 @@ def test_a_hole_that_is_filled_is_not_called_a_repeat():
 def test_thinning_keeps_what_matters():
     plot = drawn(40_000, lost=39_500)
     assert len(plot.at_ns) == MOST_SEGMENTS
-    assert plot.segments_seen == 80_001 - 1
+    assert plot.segments_seen == 80_001
     assert len(plot.again) == 1
     assert sum(left is not None for left in plot.sack_left) == 499  # each of them
     closed = plot.window.index(0)
     assert plot.window[closed + 1] == 60_000
-    assert plot.at_ns[0] == 0
     steps = np.diff([at for at in plot.at_ns if at < 3_900_000_000])
     assert steps.max() < 10 * np.median(steps)  # what had to go went evenly
     [(start, end)] = plot.stalls_ns
@@ -230,8 +229,6 @@ def test_columns_must_be_equally_long():
 
 
 def page_text(plot: SequencePlot) -> str:
-    import json
-
     return json.dumps(page.packed(plot, Cause.NETWORK), separators=(",", ":"))
 
 

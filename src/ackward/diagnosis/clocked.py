@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ackward.diagnosis.exchanges import Timeline
-from ackward.diagnosis.minshall import not_full, sent_unacknowledged
-from ackward.diagnosis.segmented import NEVER, Bools, Ints, previous_index, running_max
+from ackward.diagnosis.minshall import sent_unacknowledged
+from ackward.diagnosis.segmented import NEVER, Bools, Ints, running_max
 from ackward.model.segments import Kind, Vantage
 
 #: From an ACK's arrival to the segment that it lets go, on one host: softirq work, and what capturing adds.
@@ -71,13 +71,13 @@ def _at(timeline: Timeline, vantage: Vantage) -> Clocked:
     advancing = confirming & ((timeline.ack64 > acked) | (shut & (allowed > edge)))
 
     row = np.flatnonzero(sent & (timeline.exchange >= 0))
-    before, ack = previous_index(flow, sent)[row], previous_index(flow, advancing)[row]
-    answer = previous_index(flow, received & timeline.fresh)[row]
+    before, ack = timeline.previous(sent)[row], timeline.previous(advancing)[row]
+    answer = timeline.previous(received & timeline.fresh)[row]
     pair = (before >= 0) & (ack > before) & (answer < before)
     pair &= timeline.exchange[np.maximum(before, 0)] == timeline.exchange[row]
     row, before, ack = row[pair], before[pair], ack[pair]
 
-    small = not_full(timeline)[before]
+    small = timeline.not_full[before]
     prompt = time[row] - time[ack] <= TURNAROUND_NS
     drained = running_max(flow, timeline.ack64, where=received)[ack] >= timeline.end64[before]
     late = time[ack] - time[before] - timeline.min_rtt[timeline.exchange[row]]
@@ -88,7 +88,7 @@ def _at(timeline: Timeline, vantage: Vantage) -> Clocked:
     ended = np.bincount(flow[row][paused & prompt], minlength=len(tried))
     index = np.minimum(flow[row], len(tried) - 1)
     consistent = ended[index] >= CONSISTENT * tried[index]
-    eager = np.unique(flow[sent_unacknowledged(timeline, sent & not_full(timeline), received)])
+    eager = np.unique(flow[sent_unacknowledged(timeline, sent & timeline.not_full, received)])
     nagle = consistent & ~np.isin(flow[row], eager)
     found = Clocked(
         before, ack, row, small, drained, late, flight, blocked, nagle,

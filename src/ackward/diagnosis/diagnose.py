@@ -74,8 +74,12 @@ def _totals(parts: Parts, fast: Sequence[Counted]) -> dict[Cause, CauseTotal]:
         mine = parts.cause == number
         ns = int(parts.ns[mine].sum()) + sum(sums.causes.get(cause, 0) for sums in fast)
         if ns:
-            exchanges = len(np.unique(parts.exchange[mine])) + sum(
-                sums.exchanges for sums in fast if sums.causes.get(cause)
+            # Parts are in order of exchange: each change of number is another exchange.
+            places = parts.exchange[mine]
+            exchanges = (
+                int(len(places) > 0)
+                + int(np.count_nonzero(np.diff(places)))
+                + sum(sums.exchanges for sums in fast if sums.causes.get(cause))
             )
             totals[cause] = CauseTotal(ns=ns, exchanges=exchanges)
     return dict(sorted(totals.items(), key=lambda entry: -entry[1].ns))

@@ -15,11 +15,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from ackward.diagnosis.columns import Columns
 from ackward.diagnosis.flows import Flow
-from ackward.diagnosis.segmented import NEVER, Bools, Ints, previous_index, running_max, starts, unwrap
+from ackward.diagnosis.segmented import (
+    NEVER,
+    Bools,
+    Ints,
+    group_ends,
+    group_starts,
+    next_index,
+    previous_index,
+    running_max,
+    starts,
+    unwrap,
+)
 from ackward.model.segments import Flag, Kind, Segments, Vantage
 
 
@@ -32,7 +45,7 @@ class Timeline:
     """
 
     flows: Sequence[Flow]
-    segments: Segments
+    segments: Columns
     seq64: Ints
     end64: Ints
     ack64: Ints
@@ -58,13 +71,38 @@ class Timeline:
         times: Ints = self.segments["time_ns"]
         return times
 
+    @cached_property
+    def _begins(self) -> Ints:
+        return group_starts(self.segments["flow"])
+
+    @cached_property
+    def _ends(self) -> Ints:
+        return group_ends(self.segments["flow"])
+
+    @cached_property
+    def not_full(self) -> Bools:
+        """Rows whose segments were smaller than the MSS."""
+        segments = self.segments
+        # Compared without dividing: integer division is the slowest thing that a processor does to a column.
+        full = np.maximum(segments["segments"], 1).astype(np.int64) * np.maximum(segments["mss"], 1)
+        small: Bools = segments["bytes"] < full
+        return small
+
+    def previous(self, where: Bools) -> Ints:
+        """For each row the nearest earlier row of its flow where ``where`` holds, else -1."""
+        return previous_index(self._begins, where)
+
+    def following(self, where: Bools) -> Ints:
+        """For each row the nearest later row of its flow where ``where`` holds, else -1."""
+        return next_index(self._ends, where)
+
     def at(self, vantage: Vantage) -> Bools:
         """Rows seen from ``vantage``."""
         rows: Bools = self.segments["vantage"] == vantage
         return rows
 
 
-def _sequence_space(segments: Segments) -> tuple[Ints, Ints]:
+def _sequence_space(segments: Columns) -> tuple[Ints, Ints]:
     """``seq`` and ``ack`` of each row, unwrapped in the sequence space that each belongs to."""
     size = len(segments)
     # ESTABLISHED and the like carry the socket's own numbers, so they belong to the same two spaces.
@@ -84,22 +122,23 @@ def _sequence_space(segments: Segments) -> tuple[Ints, Ints]:
     return flat[:size], ack
 
 
-def _quiet(segments: Segments, seq64: Ints, end64: Ints, ack64: Ints, view: Ints) -> Bools:
+def _quiet(segments: Columns, order: Ints, seq64: Ints, end64: Ints, ack64: Ints, view: Ints) -> Bools:
     """Nothing outstanding when this request segment was seen: by the kernel's word, else by what passed before."""
-    data = segments["bytes"] > 0
-    to_server = segments["to_server"]
+    data = segments["bytes"][order] > 0
+    to_server = segments["to_server"][order]
     acked = running_max(view, ack64, where=~to_server, inclusive=False)
     answered = running_max(view, end64, where=~to_server & data, inclusive=False)
     from_wire = (acked >= seq64) & (ack64 >= answered)
     told_client = segments["snd_una"] == segments["seq"]
     told_server = segments["ack"] == segments["snd_nxt"]
     told = np.where(segments["kind"] == Kind.SENT, told_client, told_server)
-    quiet: Bools = np.where(segments["has_state"], told, from_wire)
+    quiet: Bools = np.where(segments["has_state"][order], told[order], from_wire)
     return quiet
 
 
-def cut(flows: Sequence[Flow], segments: Segments) -> Timeline:
+def cut(flows: Sequence[Flow], rows: Segments) -> Timeline:
     """Cut the segments of all flows, in order of flow and time, into exchanges."""
+    segments = Columns(rows)
     flow = segments["flow"].astype(np.int64)
     time = segments["time_ns"]
     seq64, ack64 = _sequence_space(segments)
@@ -119,14 +158,16 @@ def cut(flows: Sequence[Flow], segments: Segments) -> Timeline:
     primary = segments["vantage"] == primary_of_flow[flow] if len(flows) else np.zeros(0, bool)
     order = np.flatnonzero(primary)
     view = flow[order]
-    rows = segments[order]
-    quiet = _quiet(rows, seq64[order], end64[order], ack64[order], view)
+    to_server = segments["to_server"][order]
+    quiet = _quiet(segments, order, seq64[order], end64[order], ack64[order], view)
 
-    request = fresh[order] & rows["to_server"]
-    answer = fresh[order] & ~rows["to_server"]
-    previous = previous_index(view, request | answer)
+    request = fresh[order] & to_server
+    answer = fresh[order] & ~to_server
+    previous = previous_index(group_starts(view), request | answer)
     after_answer = (previous >= 0) & answer[np.maximum(previous, 0)]
-    syn = is_segment[order] & (rows["tcp_flags"] & Flag.SYN > 0) | (rows["kind"] == Kind.ESTABLISHED)
+    syn = is_segment[order] & (segments["tcp_flags"][order] & Flag.SYN > 0) | (
+        segments["kind"][order] == Kind.ESTABLISHED
+    )
     opening = starts(view) & (syn | request)
     # Captures and watches begin in mid-connection: the first request byte opens the first whole exchange.
     seen_request = running_max(view, request.astype(np.int64), inclusive=False) == 1
@@ -139,8 +180,8 @@ def cut(flows: Sequence[Flow], segments: Segments) -> Timeline:
     first = order[begins]
     start = time[first].astype(np.int64)
     # Repairs of a loss bring bytes that nobody had acknowledged yet: they end an exchange too.
-    acked = running_max(view, ack64[order], where=rows["to_server"], inclusive=False)
-    answered = answer | (data[order] & ~rows["to_server"] & (end64[order] > acked))
+    acked = running_max(view, ack64[order], where=to_server, inclusive=False)
+    answered = answer | (data[order] & ~to_server & (end64[order] > acked))
     last = _last_moment(number, begins.sum(), time[order], answered, request)
     worth = last > start
     return _assemble(
@@ -174,7 +215,7 @@ def _last_moment(number: Ints, count: int, time: Ints, answer: Bools, request: B
 
 def _assemble(
     flows: Sequence[Flow],
-    segments: Segments,
+    segments: Columns,
     seq64: Ints,
     end64: Ints,
     ack64: Ints,
@@ -211,7 +252,7 @@ def _assemble(
     )  # fmt: skip
 
 
-def _opened_by_handshake(segments: Segments, flow_of: Ints, start: Ints) -> Bools:
+def _opened_by_handshake(segments: Columns, flow_of: Ints, start: Ints) -> Bools:
     """Whether an exchange began with the server's ESTABLISHED, one round trip after the client's SYN arrived."""
     established = segments["kind"] == Kind.ESTABLISHED
     keys = set(
@@ -220,7 +261,7 @@ def _opened_by_handshake(segments: Segments, flow_of: Ints, start: Ints) -> Bool
     return np.array([(f, t) in keys for f, t in zip(flow_of.tolist(), start.tolist(), strict=True)], bool)
 
 
-def _exchange_of(segments: Segments, flow_of: Ints, start: Ints, end: Ints) -> Ints:
+def _exchange_of(segments: Columns, flow_of: Ints, start: Ints, end: Ints) -> Ints:
     """The exchange that each row falls into by flow and time, else -1: the other end's rows too."""
     if not len(start):
         return np.full(len(segments), -1, np.int64)

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ackward.diagnosis.exchanges import Timeline
-from ackward.diagnosis.holds import Waits
-from ackward.diagnosis.minshall import not_full
-from ackward.diagnosis.segmented import NEVER, Bools, Ints, previous_index, running_max
+from ackward.diagnosis.segmented import NEVER, Bools, Ints, group_starts, previous_index, running_max
 from ackward.model.segments import Kind, Vantage
 
 #: A wait counts from this share of a round trip, and from this long: below, segments of one flight merely spread.
@@ -42,9 +40,8 @@ class Flights:
         return Flights(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
 
 
-def ack_clocked(waits: Waits) -> Flights:
+def flights(timeline: Timeline) -> Flights:
     """All waits between flights that packets show, for senders at either end."""
-    timeline = waits.timeline
     parts = [
         _flights(timeline, vantage, kind)
         for vantage in (Vantage.CLIENT, Vantage.SERVER)
@@ -64,7 +61,7 @@ def _flights(timeline: Timeline, vantage: Vantage, kind: Kind) -> Flights:
     row = np.flatnonzero(data)
     if kind == Kind.RECEIVED:
         row = row[~watched[timeline.exchange[row]]]
-    before = previous_index(flow, data)[row]
+    before = timeline.previous(data)[row]
     pair = (before >= 0) & (timeline.exchange[np.maximum(before, 0)] == timeline.exchange[row])
     row, before = row[pair], before[pair]
     exchange = timeline.exchange[row]
@@ -72,8 +69,8 @@ def _flights(timeline: Timeline, vantage: Vantage, kind: Kind) -> Flights:
     gap = time[row] - time[before]
     acked = running_max(flow, timeline.ack64, where=back, inclusive=False)
     advancing = back & (timeline.ack64 > acked)
-    ack = previous_index(flow, advancing)[row]
-    full = ~not_full(timeline)[before]
+    ack = timeline.previous(advancing)[row]
+    full = ~timeline.not_full[before]
     if kind == Kind.SENT:
         # Something was still in flight before the ACK came, and the segment left with it.
         clock = (ack > before) & (time[row] - time[np.maximum(ack, 0)] <= LEAST_NS)
@@ -95,7 +92,7 @@ def _grown(
     flow, time = timeline.segments["flow"].astype(np.int64), timeline.time
     mine = flow[row]
     start = np.full(len(row), NEVER)
-    begins = previous_index(mine, np.ones(len(row), bool)) if len(row) else row
+    begins = previous_index(group_starts(mine), np.ones(len(row), bool))
     chained = (begins >= 0) & (exchange[np.maximum(begins, 0)] == exchange)
     first = np.full(timeline.count, np.iinfo(np.int64).max)
     rows = np.flatnonzero(data)

@@ -14,8 +14,10 @@ import numpy as np
 
 from ackward.diagnosis.clocked import Clocked, clocked
 from ackward.diagnosis.exchanges import Timeline
+from ackward.diagnosis.flights import Flights, flights
 from ackward.diagnosis.losses import Losses, losses
-from ackward.diagnosis.segmented import Bools, Ints, next_index, previous_index
+from ackward.diagnosis.segmented import Bools, Ints
+from ackward.diagnosis.timers import DelayedAcks, delayed_acks
 from ackward.model.segments import Kind, Nonagle, Vantage
 
 #: An ACK this much later than one round trip was delayed by the receiver, not by the path. Linux delays 40 ms or more
@@ -70,7 +72,7 @@ class Waits:
 
     def _holds_at(self, vantage: Vantage) -> Holds:
         timeline = self.timeline
-        segments, flow, time = timeline.segments, timeline.segments["flow"], timeline.time
+        segments, time = timeline.segments, timeline.time
         here = timeline.at(vantage)
         sent = here & (segments["kind"] == Kind.SENT) & timeline.fresh
         received = here & (segments["kind"] == Kind.RECEIVED)
@@ -84,15 +86,13 @@ class Waits:
         )
         begins &= timeline.exchange >= 0
 
-        following = next_index(flow, sent)
+        following = timeline.following(sent)
         row = np.flatnonzero(begins & (following >= 0))
         release = following[row]
-        last_ack = previous_index(flow, received)[release]
+        last_ack = timeline.previous(received)[release]
         in_flight_until = np.where(segments["kind"] == Kind.WRITE_HELD, timeline.seq64, timeline.end64)[row]
         by_ack = (last_ack > row) & (timeline.ack64[np.maximum(last_ack, 0)] >= in_flight_until)
-        last_sent = previous_index(flow, here & (segments["kind"] == Kind.SENT) & (segments["bytes"] > 0))[
-            row
-        ]
+        last_sent = timeline.previous(here & (segments["kind"] == Kind.SENT) & (segments["bytes"] > 0))[row]
         last_sent = np.where(segments["kind"][row] == Kind.SENT, row, last_sent)
         since = np.where(last_sent >= 0, time[np.maximum(last_sent, 0)], time[row])
         delay = time[np.maximum(last_ack, 0)] - since - timeline.min_rtt[timeline.exchange[row]]
@@ -132,6 +132,16 @@ class Waits:
         return clocked(self.timeline)
 
     @cached_property
+    def delayed_acks(self) -> DelayedAcks:
+        """Delayed ACKs that somebody waited for, from the receivers' ends."""
+        return delayed_acks(self.timeline)
+
+    @cached_property
+    def flights(self) -> Flights:
+        """Waits between flights that ACKs let go."""
+        return flights(self.timeline)
+
+    @cached_property
     def losses(self) -> Losses:
         """Data sent again, and why."""
         return losses(self.timeline)
@@ -150,5 +160,5 @@ class Waits:
         found = np.full(len(rows), -1, np.int64)
         for end in (Vantage.CLIENT, Vantage.SERVER):
             fired = (segments["kind"] == Kind.ACK_TIMER) & self.timeline.at(Vantage(1 - end))
-            found = np.where(vantage == end, previous_index(segments["flow"], fired)[rows], found)
+            found = np.where(vantage == end, self.timeline.previous(fired)[rows], found)
         return found

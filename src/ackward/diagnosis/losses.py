@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ackward.diagnosis.exchanges import Timeline
-from ackward.diagnosis.segmented import Bools, Ints, previous_index, running_max
+from ackward.diagnosis.segmented import Bools, Ints, running_max
 from ackward.model.segments import Flag, Kind, Vantage
 
 #: Linux's smallest retransmission timeout (TCP_RTO_MIN), less one tick of HZ=100 for timers that start between ticks.
@@ -67,7 +67,7 @@ def _resent(timeline: Timeline, vantage: Vantage) -> Losses:
     edge = running_max(flow, timeline.end64, where=data, inclusive=False)
     keepalive = (segments["bytes"] <= 1) & (timeline.seq64 == edge - 1)
     again = data & (timeline.end64 <= edge) & ~keepalive
-    syn_again = syn & (previous_index(flow, syn) >= 0)
+    syn_again = syn & (timeline.previous(syn) >= 0)
     row = np.flatnonzero((again | syn_again) & (timeline.exchange >= 0))
 
     original = _original(timeline, data | syn, row)
@@ -105,15 +105,9 @@ def _original(timeline: Timeline, sends: Bools, rows: Ints) -> Ints:
     alike = (np.diff(lane[order]) == 0) & (np.diff(timeline.seq64[ordered]) == 0)
     same[ordered[1:][alike]] = ordered[:-1][alike]
     found = same[rows]
-    fallback = previous_index(segments["flow"].astype(np.int64), sends)[rows] if len(rows) else rows
+    fallback = timeline.previous(sends)[rows]
     inside = (fallback >= 0) & (timeline.exchange[np.maximum(fallback, 0)] == timeline.exchange[rows])
     return np.where(found >= 0, found, np.where(inside, fallback, -1))
-
-
-def lane_of_rows(timeline: Timeline) -> Ints:
-    """The flow of each row: groups must be adjacent, and rows are in order of flow."""
-    flows: Ints = timeline.segments["flow"].astype(np.int64)
-    return flows
 
 
 def _count_between(marked: Bools, first: Ints, last: Ints) -> Ints:
@@ -135,7 +129,7 @@ def _repaired(timeline: Timeline, vantage: Vantage) -> Losses:
     row = row[~sender_watched[timeline.exchange[row]]]
     # A fill begins where our own ACKs stand; a mere duplicate lies below them.
     acked = running_max(flow, timeline.ack64, where=here & (segments["kind"] == Kind.SENT), inclusive=False)
-    opened = previous_index(flow, ahead)[row]
+    opened = timeline.previous(ahead)[row]
     fills = (opened >= 0) & (timeline.seq64[row] <= acked[row]) & (timeline.end64[row] > acked[row])
     row, opened = row[fills], opened[fills]
     waited = time[row] - time[opened]

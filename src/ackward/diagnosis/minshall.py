@@ -11,13 +11,6 @@ from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.segmented import Bools, running_max
 
 
-def not_full(timeline: Timeline) -> Bools:
-    """Rows whose segments were smaller than the MSS."""
-    segments = timeline.segments
-    small: Bools = segments["bytes"] // np.maximum(segments["segments"], 1) < np.maximum(segments["mss"], 1)
-    return small
-
-
 def sent_unacknowledged(timeline: Timeline, small: Bools, acks: Bools) -> Bools:
     """Rows of ``small`` that left while an earlier one of the same exchange was unacknowledged by ``acks``."""
     order = np.lexsort((np.arange(len(small)), timeline.exchange))

@@ -7,8 +7,7 @@ import numpy as np
 from ackward.diagnosis.claims import Claims
 from ackward.diagnosis.clocked import TURNAROUND_NS
 from ackward.diagnosis.holds import Waits
-from ackward.diagnosis.minshall import not_full
-from ackward.diagnosis.segmented import next_index, previous_index, running_max
+from ackward.diagnosis.segmented import running_max
 from ackward.model.causes import Cause
 from ackward.model.segments import Flag, Kind, Vantage
 
@@ -32,18 +31,18 @@ def program_pauses(waits: Waits, vantage: Vantage, cause: Cause) -> Claims:
     queued = (segments["write_seq"].astype(np.int64) - segments["seq"] - segments["bytes"]) % (1 << 32)
 
     row = np.flatnonzero(sent)
-    since = previous_index(flow, turns)[row]
-    last_sent = previous_index(flow, sent)[row]
-    held = next_index(flow, here & (segments["kind"] == Kind.WRITE_HELD))[np.maximum(since, 0)]
+    since = timeline.previous(turns)[row]
+    last_sent = timeline.previous(sent)[row]
+    held = timeline.following(here & (segments["kind"] == Kind.WRITE_HELD))[np.maximum(since, 0)]
     wrote = np.where((held >= 0) & (held < row), held, row)
     told = segments["has_state"][row]
     drained = (last_sent < 0) | np.where(
-        told, queued[np.maximum(last_sent, 0)] == 0, not_full(timeline)[last_sent]
+        told, queued[np.maximum(last_sent, 0)] == 0, timeline.not_full[last_sent]
     )
     # Packets alone: after a full segment more may have been waiting, until all was acknowledged and still nothing came.
     received = here & (segments["kind"] == Kind.RECEIVED)
     acked = running_max(flow, timeline.ack64, where=received, inclusive=False)
-    cleared = previous_index(flow, received & (timeline.ack64 > acked))[row]
+    cleared = timeline.previous(received & (timeline.ack64 > acked))[row]
     idle = ~told & ~drained & (cleared > since) & (acked[row] >= timeline.seq64[row])
     idle &= time[row] - time[np.maximum(cleared, 0)] > TURNAROUND_NS
     since = np.where(idle, cleared, since)

@@ -54,18 +54,49 @@ def running_max(
     return shifted
 
 
-def previous_index(group: NDArray[Any], where: Bools) -> Ints:
-    """For each row the index of the nearest earlier row of its group where ``where`` holds, else -1."""
+def group_starts(group: NDArray[Any]) -> Ints:
+    """For each row the index of the first row of its group."""
     index = np.arange(len(group), dtype=np.int64)
-    found = running_max(group, index, where=where, inclusive=False)
-    return np.where(found == NEVER, -1, found)
+    begins: Ints = np.maximum.accumulate(np.where(starts(group), index, 0)) if len(group) else index
+    return begins
 
 
-def next_index(group: NDArray[Any], where: Bools) -> Ints:
-    """For each row the index of the nearest later row of its group where ``where`` holds, else -1."""
+def group_ends(group: NDArray[Any]) -> Ints:
+    """For each row the index of the last row of its group."""
     size = len(group)
-    mirrored = previous_index(group[::-1], where[::-1])[::-1]
-    return np.where(mirrored == -1, -1, size - 1 - mirrored)
+    ends: Ints = size - 1 - group_starts(group[::-1])[::-1]
+    return ends
+
+
+def previous_index(begins: Ints, where: Bools) -> Ints:
+    """For each row the nearest earlier row of its group where ``where`` holds, else -1.
+
+    ``begins`` are the group's :func:`group_starts`.
+    """
+    if not len(begins):
+        return begins
+    index = np.arange(len(begins), dtype=np.int64)
+    latest = np.maximum.accumulate(np.where(where, index, -1))
+    before = np.empty_like(latest)
+    before[0] = -1
+    before[1:] = latest[:-1]
+    return np.where(before >= begins, before, -1)
+
+
+def next_index(ends: Ints, where: Bools) -> Ints:
+    """For each row the nearest later row of its group where ``where`` holds, else -1.
+
+    ``ends`` are the group's :func:`group_ends`.
+    """
+    size = len(ends)
+    if not size:
+        return ends
+    index = np.arange(size, dtype=np.int64)
+    soonest = np.minimum.accumulate(np.where(where, index, size)[::-1])[::-1]
+    after = np.empty_like(soonest)
+    after[-1] = size
+    after[:-1] = soonest[1:]
+    return np.where(after <= ends, after, -1)
 
 
 def unwrap(group: NDArray[Any], numbers: NDArray[Any]) -> Ints:

@@ -29,12 +29,7 @@ MOST_MARKS = 200
 #: A window that moves by less than this share only follows the ACKs.
 WINDOW_STEP = 0.25
 
-_SEGMENTS = (Kind.SENT, Kind.RECEIVED, Kind.PASSED)
-_SEEN_FROM: dict[Vantage, Literal["client", "server", "between"]] = {
-    Vantage.CLIENT: "client",
-    Vantage.SERVER: "server",
-    Vantage.WIRE: "between",
-}
+_SEGMENTS = (Kind.SENT, Kind.RECEIVED)
 
 
 def plot(timeline: Timeline, parts: Parts, exchange: int, cause: Cause, holding: End | None) -> SequencePlot:
@@ -64,7 +59,7 @@ def plot(timeline: Timeline, parts: Parts, exchange: int, cause: Cause, holding:
         timeline, rows[np.isin(timeline.segments["kind"][rows], (Kind.WRITE_HELD, Kind.ACK_TIMER))]
     )
     return SequencePlot(
-        seen_from=_SEEN_FROM[vantage],
+        seen_from=_seen_from(timeline, exchange, vantage),
         stalled_to_server=stalled,
         elapsed_ns=until - origin,
         exchange_ns=(int(timeline.start[exchange]) - origin, int(timeline.end[exchange]) - origin),
@@ -122,7 +117,13 @@ def _vantage(timeline: Timeline, rows: Ints, *, stalled_to_server: bool) -> Vant
     there = set(timeline.segments["vantage"][rows].tolist())
     sender = Vantage.CLIENT if stalled_to_server else Vantage.SERVER
     other = Vantage.SERVER if stalled_to_server else Vantage.CLIENT
-    return next((vantage for vantage in (sender, Vantage.WIRE, other) if vantage in there), sender)
+    return sender if sender in there or other not in there else other
+
+
+def _seen_from(timeline: Timeline, exchange: int, vantage: Vantage) -> Literal["client", "server", "between"]:
+    if timeline.flows[int(timeline.flow_of[exchange])].seen_from == "between":
+        return "between"
+    return "client" if vantage == Vantage.CLIENT else "server"
 
 
 def _windows(timeline: Timeline, rows: Ints) -> Ints:

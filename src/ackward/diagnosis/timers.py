@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ackward.diagnosis.exchanges import Timeline
-from ackward.diagnosis.minshall import not_full, sent_unacknowledged
-from ackward.diagnosis.segmented import Bools, Ints, next_index, previous_index, running_max
+from ackward.diagnosis.minshall import sent_unacknowledged
+from ackward.diagnosis.segmented import Bools, Ints, running_max
 from ackward.model.segments import Kind, Vantage
 
 #: The timer's handler sends the ACK itself, in the same softirq.
@@ -32,7 +32,7 @@ CONSISTENT = 0.5
 
 
 @dataclass(frozen=True)
-class FiredWaits:
+class DelayedAcks:
     """One entry a delayed ACK that the peer waited for.
 
     ``data`` is the row of the last data before it, ``ack`` that of the ACK, ``released`` the data that the ACK let go;
@@ -51,20 +51,23 @@ class FiredWaits:
     sender_watched: Bools
     observed: Bools
 
-    def chosen(self, keep: Bools) -> FiredWaits:
+    def chosen(self, keep: Bools) -> DelayedAcks:
         """The entries where ``keep`` holds."""
-        return FiredWaits(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
+        return DelayedAcks(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
 
 
-def fired_waits(timeline: Timeline) -> FiredWaits:
+def delayed_acks(timeline: Timeline) -> DelayedAcks:
     """All of a timeline, from both ends."""
     parts = [_at(timeline, vantage) for vantage in (Vantage.CLIENT, Vantage.SERVER)]
-    return FiredWaits(
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in FiredWaits.__dataclass_fields__)
+    return DelayedAcks(
+        *(
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in DelayedAcks.__dataclass_fields__
+        )
     )
 
 
-def _at(timeline: Timeline, vantage: Vantage) -> FiredWaits:
+def _at(timeline: Timeline, vantage: Vantage) -> DelayedAcks:
     segments, flow, time = timeline.segments, timeline.segments["flow"], timeline.time
     here = timeline.at(vantage)
     sent = here & (segments["kind"] == Kind.SENT)
@@ -79,10 +82,10 @@ def _at(timeline: Timeline, vantage: Vantage) -> FiredWaits:
     )
     timer = np.flatnonzero(here & (fired | late) & (timeline.exchange >= 0))
 
-    ack = np.where(fired[timer], next_index(flow, sent)[timer], timer)
-    data = previous_index(flow, arrived)[timer]
-    released = next_index(flow, arrived)[timer]
-    answer = next_index(flow, sent & (segments["bytes"] > 0))[timer]
+    ack = np.where(fired[timer], timeline.following(sent)[timer], timer)
+    data = timeline.previous(arrived)[timer]
+    released = timeline.following(arrived)[timer]
+    answer = timeline.following(sent & (segments["bytes"] > 0))[timer]
     whole = (ack >= 0) & (data >= 0) & (released >= 0)
     timer, ack, data, released, answer = timer[whole], ack[whole], data[whole], released[whole], answer[whole]
 
@@ -95,12 +98,12 @@ def _at(timeline: Timeline, vantage: Vantage) -> FiredWaits:
     tried = np.bincount(flow[timer], minlength=1)
     answered = np.bincount(flow[timer][prompt], minlength=len(tried))
     consistent = answered[flow[timer]] >= CONSISTENT * tried[flow[timer]]
-    small = not_full(timeline)
+    small = timeline.not_full
     eager = np.unique(flow[sent_unacknowledged(timeline, arrived & small, sent)])
     consistent &= ~np.isin(flow[timer], eager)
     watched = (timeline.has_server if vantage == Vantage.CLIENT else timeline.has_client)[exchange]
     keep = prompt & consistent
-    return FiredWaits(
+    return DelayedAcks(
         data[keep],
         timer[keep],
         ack[keep],
@@ -122,5 +125,5 @@ def _advances(timeline: Timeline, sent: Bools) -> Bools:
 
 def arrival_age(timeline: Timeline, arrived: Bools) -> Ints:
     """For each row the time since the last data arrived; 0 if none has."""
-    before = previous_index(timeline.segments["flow"], arrived)
+    before = timeline.previous(arrived)
     return np.where(before >= 0, timeline.time - timeline.time[np.maximum(before, 0)], 0)

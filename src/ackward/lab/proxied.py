@@ -1,5 +1,8 @@
 """A real HAProxy in front of a real HTTP server, as in the case where Ruby's split requests met delayed ACKs.
 
+``option http-buffer-request`` makes HAProxy wait for the body before it does anything, as in that case. Without it
+HAProxy 2.6 asks for quick ACKs when it sees that a body is missing, and there is no stall (measured).
+
 ``python -m ackward.lab.proxied PORT ANSWER`` is the HTTP server (standard library); HAProxy is Debian's.
 """
 
@@ -25,6 +28,7 @@ global
   maxconn 100
 defaults
   mode http
+  option http-buffer-request
   timeout connect 5s
   timeout client 60s
   timeout server 60s

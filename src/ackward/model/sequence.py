@@ -39,7 +39,9 @@ class SequencePlot(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    seen_from: Literal["client", "server", "between"]
+    seen_from: Literal["client", "server", "between"] = Field(
+        description="between: captured on the way, times estimated for the client"
+    )
     stalled_to_server: bool = Field(description="the direction of the data that was stalled")
     elapsed_ns: int = Field(description="from the first point to the last")
     exchange_ns: tuple[int, int] = Field(description="start and end of the exchange that the ladder shows")

@@ -62,7 +62,8 @@ def packed(plot: SequencePlot, cause: Cause) -> dict[str, Any]:
 def seen(plot: SequencePlot) -> str:
     """How many segments are drawn, of how many, and who saw them."""
     drawn, there = len(plot.at_ns), plot.segments_seen
-    where = "between the two hosts" if plot.seen_from == "between" else f"at the {plot.seen_from}"
+    between = "between the two hosts, at times estimated for the client"
+    where = between if plot.seen_from == "between" else f"at the {plot.seen_from}"
     several = units.plural(there, "segment")
     return f"{several if drawn == there else f'{units.count(drawn)} of {several}'}, as seen {where}"
 

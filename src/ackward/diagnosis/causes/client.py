@@ -11,7 +11,6 @@ import numpy as np
 from ackward.diagnosis.claims import Claims
 from ackward.diagnosis.holds import Waits
 from ackward.diagnosis.pauses import program_pauses
-from ackward.diagnosis.segmented import previous_index
 from ackward.model.causes import Cause
 from ackward.model.segments import Kind, Vantage
 
@@ -19,17 +18,12 @@ from ackward.model.segments import Kind, Vantage
 def claims(waits: Waits) -> list[Claims]:
     """Pauses of the client inside a request, and between the handshake and the first request byte."""
     timeline = waits.timeline
-    segments, flow, time, exchange = (
-        timeline.segments,
-        timeline.segments["flow"],
-        timeline.time,
-        timeline.exchange,
-    )
+    segments, time, exchange = timeline.segments, timeline.time, timeline.exchange
     here = timeline.at(Vantage.SERVER) & (exchange >= 0)
     arrived = here & (segments["kind"] == Kind.RECEIVED) & timeline.fresh
     row = np.flatnonzero(arrived)
     row = row[~timeline.has_client[exchange[row]]]
-    before = previous_index(flow, arrived | (here & (segments["kind"] == Kind.ESTABLISHED)))[row]
+    before = timeline.previous(arrived | (here & (segments["kind"] == Kind.ESTABLISHED)))[row]
     row, before = row[before >= 0], before[before >= 0]
     # A full segment may have been stopped by a window; one that was not full was all there was.
     full = segments["bytes"][before] // np.maximum(segments["segments"][before], 1) >= np.maximum(

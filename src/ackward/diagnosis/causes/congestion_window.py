@@ -7,7 +7,6 @@ is slow start.
 from __future__ import annotations
 
 from ackward.diagnosis.claims import Claims
-from ackward.diagnosis.flights import ack_clocked
 from ackward.diagnosis.holds import Rule, Waits
 from ackward.model.causes import Cause
 
@@ -25,7 +24,7 @@ def claims(waits: Waits) -> list[Claims]:
         evidence=held.row,
         holding=held.vantage,
     )
-    waited = ack_clocked(waits)
+    waited = waits.flights
     waited = waited.chosen(~waited.growing)
     shown = Claims.of(
         Cause.CONGESTION_WINDOW,

@@ -9,7 +9,6 @@ import numpy as np
 
 from ackward.diagnosis.claims import Claims, other
 from ackward.diagnosis.holds import Rule, Waits
-from ackward.diagnosis.timers import fired_waits
 from ackward.model.causes import Cause
 
 
@@ -28,7 +27,7 @@ def claims(waits: Waits) -> list[Claims]:
         holding=held.vantage,
         delaying=other(held.vantage),
     )
-    fired = fired_waits(timeline)
+    fired = waits.delayed_acks
     fired = fired.chosen(~fired.small & ~fired.sender_watched)
     felt = Claims.of(
         Cause.DELAYED_ACK,

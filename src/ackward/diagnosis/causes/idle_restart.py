@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 from ackward.diagnosis.claims import Claims
-from ackward.diagnosis.flights import ack_clocked
 from ackward.diagnosis.holds import Waits
 from ackward.model.causes import Cause
 
 
 def claims(waits: Waits) -> list[Claims]:
     """Waits between flights that grow again after an idle time, below what the flow had reached before."""
-    waited = ack_clocked(waits)
+    waited = waits.flights
     waited = waited.chosen(waited.growing & waited.again)
     return [
         Claims.of(

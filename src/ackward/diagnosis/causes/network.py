@@ -12,7 +12,7 @@ import numpy as np
 from ackward.diagnosis.claims import Claims
 from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.holds import Waits
-from ackward.diagnosis.segmented import Ints, previous_index, running_max
+from ackward.diagnosis.segmented import Ints, running_max
 from ackward.model.causes import Cause
 from ackward.model.segments import Kind, Vantage
 
@@ -55,12 +55,7 @@ def _transits(timeline: Timeline) -> Claims:
 
 
 def _halves(timeline: Timeline) -> list[Claims]:
-    segments, flow, time, exchange = (
-        timeline.segments,
-        timeline.segments["flow"],
-        timeline.time,
-        timeline.exchange,
-    )
+    segments, time, exchange = timeline.segments, timeline.time, timeline.exchange
     whole = np.arange(timeline.count)
     remote = whole[timeline.estimated]
     half = timeline.min_rtt[remote] // 2
@@ -73,7 +68,7 @@ def _halves(timeline: Timeline) -> list[Claims]:
     here = timeline.at(Vantage.CLIENT)
     row = np.flatnonzero(timeline.fresh & ~segments["to_server"] & here & (exchange >= 0))
     row = row[~timeline.has_server[exchange[row]]]
-    before = previous_index(flow, timeline.fresh & here)[row]
+    before = timeline.previous(timeline.fresh & here)[row]
     row, before = row[before >= 0], before[before >= 0]
     half = timeline.min_rtt[exchange[row]] // 2
     close = time[row] - time[before] <= 2 * half

@@ -11,7 +11,6 @@ import numpy as np
 from ackward.diagnosis.claims import Claims
 from ackward.diagnosis.holds import Waits
 from ackward.diagnosis.pauses import program_pauses
-from ackward.diagnosis.segmented import previous_index
 from ackward.model.causes import Cause
 from ackward.model.segments import Kind, Vantage
 
@@ -19,17 +18,12 @@ from ackward.model.segments import Kind, Vantage
 def claims(waits: Waits) -> list[Claims]:
     """Waits for an answer, and pauses of the server inside one."""
     timeline = waits.timeline
-    segments, flow, time, exchange = (
-        timeline.segments,
-        timeline.segments["flow"],
-        timeline.time,
-        timeline.exchange,
-    )
+    segments, time, exchange = timeline.segments, timeline.time, timeline.exchange
     here = timeline.at(Vantage.CLIENT) & timeline.fresh & (exchange >= 0)
     row = np.flatnonzero(here & (segments["kind"] == Kind.RECEIVED))
     row = row[~timeline.has_server[exchange[row]]]
-    asked = previous_index(flow, here & (segments["kind"] == Kind.SENT))[row]
-    answered = previous_index(flow, here & (segments["kind"] == Kind.RECEIVED))[row]
+    asked = timeline.previous(here & (segments["kind"] == Kind.SENT))[row]
+    answered = timeline.previous(here & (segments["kind"] == Kind.RECEIVED))[row]
     first = (asked >= 0) & (asked > answered) & (exchange[np.maximum(asked, 0)] == exchange[row])
     row, asked = row[first], asked[first]
     half = timeline.min_rtt[exchange[row]] // 2

@@ -13,7 +13,6 @@ import numpy as np
 
 from ackward.diagnosis.claims import Claims, other
 from ackward.diagnosis.holds import DELAY_FLOOR_NS, Waits
-from ackward.diagnosis.timers import fired_waits
 from ackward.model.causes import Cause
 
 
@@ -33,7 +32,7 @@ def claims(waits: Waits) -> list[Claims]:
         holding=held.vantage,
         delaying=other(held.vantage),
     )
-    fired = fired_waits(timeline)
+    fired = waits.delayed_acks
     fired = fired.chosen(fired.small & ~fired.sender_watched)
     felt = Claims.of(
         Cause.STANDOFF,

@@ -12,11 +12,11 @@ from ackward.model.causes import Cause, End
 SCENARIO = Scenario(
     name="accept-queue",
     summary="the server does not accept and its queue is full: the SYN is dropped and sent again after a second",
-    shape=Shape(nagle=False, reconnect=True, rounds=4, backlog=0, accept_rest=300, crowd=2),
+    shape=Shape(nagle=False, reconnect=True, rounds=4, backlog=0, accept_rest=300, crowd=2, rest=400),
     cause=Cause.ACCEPT_QUEUE,
     delaying_end=End.SERVER,
     also=(Excuse(Cause.HANDSHAKE),),
     seen_from={End.CLIENT: Cause.RETRANSMISSION_TIMEOUT},
-    calm=("backlog=255", "accept_rest=0", "crowd=0"),
+    calm=("backlog=255", "accept_rest=0", "crowd=0", "rest=0"),
     margin=200,
 )

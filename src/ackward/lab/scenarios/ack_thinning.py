@@ -8,7 +8,7 @@ from __future__ import annotations
 from ackward.lab.peer import Shape
 from ackward.lab.scenario import Excuse, Scenario
 from ackward.lab.wan import Line, Wan
-from ackward.model.causes import Cause, End
+from ackward.model.causes import Cause, End, Grade
 
 SCENARIO = Scenario(
     name="ack-thinning",
@@ -21,7 +21,7 @@ SCENARIO = Scenario(
         Excuse(Cause.TAIL_LOSS_PROBE),
         Excuse(Cause.SLOW_START),
         Excuse(Cause.CONGESTION_WINDOW),
-        Excuse(Cause.DELAYED_ACK),
+        Excuse(Cause.DELAYED_ACK, Grade.INFERRED),
     ),
     wan=Wan(Line(10), Line(10, thin=16, thin_hold=40)),
 )

@@ -155,7 +155,7 @@ class SequencePlot {
       const lows = chosen.map((point) => point.low), highs = chosen.map((point) => point.high);
       const low = lows.reduce((a, b) => Math.min(a, b), Infinity), high = highs.reduce((a, b) => Math.max(a, b), -Infinity);
       if (low === Infinity) return [0, 1];
-      const room = Math.max(high - low, 1) * 0.06;
+      const room = Math.max((high - low) * 0.06, 4);
       return [low - room, high + room];
     };
     const pad = Math.max(this.data.elapsed, 1000) * 0.02;
@@ -283,11 +283,12 @@ class SequencePlot {
 
   visible() { return this.points.filter((point) => !this.off.has(point.layer)); }
 
-  // The next or previous point, scrolled into view.
+  // The next or previous segment or event, scrolled into view.
   step(by) {
-    const points = this.visible();
+    const thing = (point) => point?.row ?? point?.mark;
+    const points = this.visible().filter((point, at, all) => thing(point) !== thing(all[at - 1]));
     if (!points.length) return;
-    const now = points.indexOf(this.chosen);
+    const now = points.findIndex((point) => thing(point) === thing(this.chosen));
     const next = points[now < 0 ? (by > 0 ? 0 : points.length - 1) : clamp(now + by, 0, points.length - 1)];
     const reach = (name, low, high) => {
       const [first, last] = this.view[name];

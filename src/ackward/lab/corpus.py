@@ -1,0 +1,200 @@
+"""A corpus of captures whose truth is known: each scenario as tcpdump saw it at both ends, with labels beside it.
+
+For each scenario, with segmentation offload on and (``NAME-segmented``) off: ``NAME.client.pcap``, ``NAME.server.pcap``
+of the same run, and ``NAME.labels.json`` (:class:`Labels`). The labels come from how the scenario is built and from
+times that the client measured, never from a diagnosis.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from ackward.errors import Unavailable
+from ackward.kernel.namespaces import Namespace, command_inside
+from ackward.lab import run as lab
+from ackward.lab.peer import Shape
+from ackward.lab.scenario import Excuse, Scenario
+from ackward.lab.scenarios import ALL, named
+from ackward.lab.topology import DEVICE, TwoHosts, run_on
+from ackward.model.causes import Cause, End, Grade
+from ackward.model.report import Model
+
+#: Rounds after the warm-up: enough for a median, few enough for a corpus that is kept in a repository.
+ROUNDS = 6
+#: tcpdump keeps the headers and little else; "orig_len" still tells the length on the wire.
+SNAPLEN = 128
+_HOSTS = tuple(End)
+
+
+class ExcusedCause(Model):
+    """A cause that may be named beside the label's own, at best with this grade."""
+
+    cause: Cause
+    grade: Grade
+
+
+class Round(Model):
+    """One round as the client measured it. ``lost_ns`` is what it took beyond the baseline, 0 if it did not stall."""
+
+    ns: int
+    stalled: bool
+    lost_ns: int
+
+
+class Labels(Model):
+    """What is true of a pair of captures.
+
+    ``cause`` is by view (``client``, ``server``, ``both``): one end alone may be unable to tell. ``rounds`` leaves out
+    the first ``warmup`` rounds of the capture, about which nothing is claimed. ``baseline_ns`` is the median of the
+    same load without its stall, measured just before.
+    """
+
+    schema_: str = "ackward/corpus/1"
+    scenario: str
+    offload: bool
+    settings: dict[str, object]
+    client: str
+    server: str
+    cause: dict[str, Cause]
+    holding_end: End | None
+    delaying_end: End | None
+    also: list[ExcusedCause]
+    baseline_ns: int
+    warmup: int
+    rounds: list[Round]
+
+
+def make_corpus(
+    directory: Path, names: Sequence[str] | None = None, progress: Callable[[str], None] = lambda _: None
+) -> list[Path]:
+    """Capture the named scenarios (all if None) into ``directory``; gives the label files. Needs root and tcpdump."""
+    for tool in ("tcpdump", "ethtool"):
+        if not shutil.which(tool):
+            raise Unavailable(
+                f"{tool} is not installed",
+                consequence="no corpus can be made",
+                next_step=f"apt-get install {tool}",
+            )
+    directory.mkdir(parents=True, exist_ok=True)
+    scenarios = ALL if names is None else tuple(named(name) for name in names)
+    made = []
+    for scenario in scenarios:
+        rounds = min(scenario.shape.rounds, ROUNDS) + scenario.warmup
+        scenario = replace(scenario, shape=replace(scenario.shape, rounds=rounds))
+        for offload in (True, False):
+            name = scenario.name + ("" if offload else "-segmented")
+            progress(name)
+            made.append(_capture(directory, name, scenario, offload=offload))
+    return made
+
+
+def _capture(directory: Path, name: str, scenario: Scenario, *, offload: bool) -> Path:
+    calm = scenario.calmed()
+    with _hosts(calm, offload=offload) as hosts, lab.server(hosts, calm.shape):
+        baseline = int(statistics.median(_load(hosts, calm.shape)[scenario.warmup :]))
+    with ExitStack() as stack:
+        hosts = stack.enter_context(_hosts(scenario, offload=offload))
+        stack.enter_context(lab.server(hosts, scenario.shape))
+        for end, host in zip(_HOSTS, (hosts.client, hosts.server), strict=True):
+            stack.enter_context(_tcpdump(host, directory / f"{name}.{end}.pcap", scenario.shape.port))
+        rounds = _load(hosts, scenario.shape)[scenario.warmup :]
+        client, server = hosts.client_address(4), hosts.server_address(4)
+    family = scenario.shape.family
+    assert family == 4
+    labels = Labels(
+        scenario=scenario.name,
+        offload=offload,
+        settings=asdict(scenario.shape),
+        client=client,
+        server=f"{server}:{scenario.shape.port}",
+        cause={
+            **{end.value: scenario.seen_from.get(end, scenario.cause) for end in _HOSTS},
+            "both": scenario.cause,
+        },
+        holding_end=scenario.holding_end,
+        delaying_end=scenario.delaying_end,
+        also=[_excused(excuse) for excuse in scenario.also],
+        baseline_ns=baseline,
+        warmup=scenario.warmup,
+        rounds=[_round(ns, baseline, scenario.margin) for ns in rounds],
+    )
+    path = directory / f"{name}.labels.json"
+    path.write_text(labels.model_dump_json(indent=1) + "\n")
+    return path
+
+
+def _excused(excuse: Excuse) -> ExcusedCause:
+    return ExcusedCause(cause=excuse.cause, grade=excuse.grade)
+
+
+def _round(ns: int, baseline: int, margin: float) -> Round:
+    stalled = ns - baseline > margin * 1e6
+    return Round(ns=ns, stalled=stalled, lost_ns=ns - baseline if stalled else 0)
+
+
+@contextmanager
+def _hosts(scenario: Scenario, *, offload: bool) -> Iterator[TwoHosts]:
+    switch = "on" if offload else "off"
+    with lab.hosts_of(scenario) as hosts:
+        for host in (hosts.client, hosts.server):
+            run_on(host, "ethtool", "-K", DEVICE, "tso", switch, "gso", switch, "gro", switch)
+        yield hosts
+
+
+def _load(hosts: TwoHosts, shape: Shape) -> list[int]:
+    process = lab.peer(hosts.client, "load", hosts.server_address(shape.family), shape)
+    try:
+        output, complaint = process.communicate(
+            timeout=lab.ROUND_LIMIT_SECONDS + shape.rounds * (2 + shape.own_milliseconds / 1000)
+        )
+    finally:
+        process.kill()
+        process.communicate()
+    rounds = [int(line) for line in output.split()]
+    if len(rounds) != shape.rounds:
+        raise Unavailable(
+            f"the load ended after {len(rounds)} of {shape.rounds} rounds: {complaint.strip()}",
+            consequence="the corpus is incomplete",
+            next_step="run it again on a quieter machine",
+        )
+    return rounds
+
+
+@contextmanager
+def _tcpdump(host: Namespace, path: Path, port: int) -> Iterator[None]:
+    """Runs tcpdump in ``host``; at the end it has written every segment that was there by then."""
+    # -Z: without it tcpdump gives up root before it opens the file, and may then not write it.
+    command = ["tcpdump", "-i", DEVICE, "-n", "-U", "-s", str(SNAPLEN), "-B", "4096", "--immediate-mode"]
+    command += ["--time-stamp-precision=nano", "-Z", "root", "-w", str(path), f"tcp port {port}"]
+    process = subprocess.Popen(command_inside(host, command), stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        line = process.stderr.readline()
+        while line and "listening on" not in line:
+            line = process.stderr.readline()
+        if not line:
+            raise Unavailable("tcpdump did not start", consequence="the corpus is incomplete")
+        yield
+        _wait_until_quiet(path)
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=10)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _wait_until_quiet(path: Path) -> None:
+    """Until nothing was written for a quarter of a second: the last FINs are on their way when the load has ended."""
+    size, since = -1, time.monotonic()
+    while time.monotonic() - since < 0.25:
+        if path.stat().st_size != size:
+            size, since = path.stat().st_size, time.monotonic()
+        time.sleep(0.02)
