@@ -21,13 +21,14 @@ from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.segmented import Bools, Ints, running_max
 from ackward.model.causes import Cause
 
-#: Highest first. Loss comes before everything, because whatever else waits meanwhile waits for it. Then waits on TCP's
+#: Highest first. A full accept queue looks like loss and is none; loss comes next, because whatever else waits
+#: meanwhile waits for it. Then waits on TCP's
 #: rules, narrow before wide; then the two programs; then distance, which only gets what nobody else could explain.
 PRIORITY: tuple[Cause, ...] = (
+    Cause.ACCEPT_QUEUE,
     Cause.RETRANSMISSION_TIMEOUT,
     Cause.TAIL_LOSS_PROBE,
     Cause.FAST_RETRANSMIT,
-    Cause.ACCEPT_QUEUE,
     Cause.RECEIVE_WINDOW,
     Cause.STANDOFF,
     Cause.NAGLE,

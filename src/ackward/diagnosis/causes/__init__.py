@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ackward.diagnosis.causes import (
+    accept_queue,
+    ack_holding,
     client,
     congestion_window,
     delayed_ack,
@@ -14,6 +16,7 @@ from ackward.diagnosis.causes import (
     idle_restart,
     nagle,
     network,
+    pacing,
     receive_window,
     retransmission_timeout,
     server,
@@ -26,6 +29,9 @@ from ackward.diagnosis.holds import Waits
 
 #: The order does not matter: the partition's priorities decide.
 ALL: tuple[Callable[[Waits], list[Claims]], ...] = (
+    accept_queue.claims,
+    ack_holding.claims,
+    pacing.claims,
     retransmission_timeout.claims,
     tail_loss_probe.claims,
     fast_retransmit.claims,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ackward.diagnosis.claims import Claims, other
-from ackward.diagnosis.holds import Rule, Waits
+from ackward.diagnosis.holds import DELAY_FLOOR_NS, Rule, Waits
 from ackward.model.causes import Cause
 
 
@@ -39,4 +39,18 @@ def claims(waits: Waits) -> list[Claims]:
         holding=other(fired.vantage),
         delaying=fired.vantage,
     )
-    return [seen, felt]
+    held_back = waits.clocked
+    late = held_back.late > np.maximum(DELAY_FLOOR_NS, timeline.min_rtt[held_back.exchange] // 2)
+    few = held_back.flight <= 2 * timeline.segments["mss"][held_back.before].astype(np.int64)
+    held_back = held_back.chosen(~held_back.small & held_back.drained & late & few & ~held_back.blocked)
+    shown = Claims.of(
+        Cause.DELAYED_ACK,
+        held_back.exchange,
+        timeline.time[held_back.before],
+        timeline.time[held_back.row],
+        observed=False,
+        evidence=held_back.ack,
+        holding=held_back.vantage,
+        delaying=other(held_back.vantage),
+    )
+    return [seen, felt, shown]

@@ -1,0 +1,63 @@
+"""``accept-queue``: the server's kernel had no room for another connection that waits to be accepted.
+
+It then drops the SYN, or the ACK that completes the handshake (``tcp_conn_request``, ``tcp_check_req``). At the server's
+end a SYN is there and nothing answers it; at either end the SYN-ACK comes again although the client has confirmed it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ackward.diagnosis.claims import Claims
+from ackward.diagnosis.holds import Waits
+from ackward.diagnosis.segmented import NEVER, Ints
+from ackward.model.causes import Cause
+from ackward.model.segments import Flag, Kind, Vantage
+
+
+def claims(waits: Waits) -> list[Claims]:
+    """SYNs that the server's host ignored, and confirmed handshakes that it did not know of."""
+    timeline = waits.timeline
+    segments, time, exchange = timeline.segments, timeline.time, timeline.exchange
+    inside = exchange >= 0
+    syn = inside & (segments["tcp_flags"] & Flag.SYN > 0)
+    asked, answered = syn & segments["to_server"], syn & ~segments["to_server"]
+
+    # The server's host has the SYN, the client sends it again, and no SYN-ACK went out in between.
+    again = np.flatnonzero(asked & (segments["kind"] == Kind.RECEIVED) & timeline.at(Vantage.SERVER))
+    before = timeline.previous(asked)[again]
+    replied = timeline.previous(answered)[again]
+    ignored = (before >= 0) & (replied < before)
+    again, before = again[ignored], before[ignored]
+    dropped = Claims.of(
+        Cause.ACCEPT_QUEUE, exchange[again], time[before], time[again], observed=False, evidence=again
+    )
+
+    # The client confirmed, and the SYN-ACK came again: until the server acknowledges anything more, it knows nothing.
+    repeated = np.flatnonzero(answered)
+    first = timeline.previous(answered)[repeated]
+    confirmed = timeline.previous(
+        inside & segments["to_server"] & ~syn & (segments["tcp_flags"] & Flag.ACK > 0)
+    )[repeated]
+    unheard = (first >= 0) & (confirmed > first)
+    repeated, confirmed = repeated[unheard], confirmed[unheard]
+    awake = timeline.following(inside & ~segments["to_server"] & ~syn)[repeated]
+    until = np.where(awake >= 0, time[np.maximum(awake, 0)], time[repeated])
+    forgotten = Claims.of(
+        Cause.ACCEPT_QUEUE,
+        exchange[repeated],
+        _first_of(exchange[repeated], time[confirmed]),
+        until,
+        observed=False,
+        evidence=repeated,
+    )
+    return [dropped, forgotten]
+
+
+def _first_of(exchange: Ints, moments: Ints) -> Ints:
+    """The earliest of the moments of each exchange, for each entry."""
+    if not len(exchange):
+        return moments
+    earliest = np.full(int(exchange.max()) + 1, -NEVER)
+    np.minimum.at(earliest, exchange, moments)
+    return earliest[exchange]
