@@ -557,13 +557,13 @@ def test_the_keyboard_does_all_that_the_mouse_does(quiet: Plot) -> None:
     quiet.key("+")
     zoomed = quiet.range
     assert width(zoomed[0]) < width(quiet.home[0])
-    quiet.key("*", shift=True)
+    quiet.key("x")
     assert width(quiet.range[0]) < width(zoomed[0])
     assert quiet.range[1] == zoomed[1]
     narrow = quiet.range
     quiet.key("ArrowRight")
     assert quiet.range[0][0] > narrow[0][0]
-    quiet.key("_", shift=True)
+    quiet.key("X", shift=True)
     quiet.key("-")
     quiet.key("0")
     assert quiet.range == quiet.home

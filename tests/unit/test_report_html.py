@@ -15,6 +15,7 @@ from tests.unit import report_factory
 
 from ackward.model.causes import Cause
 from ackward.model.report import Capture, CauseTotal, Report
+from ackward.model.sequence import MOST_SEGMENTS
 from ackward.report import flow_table, html, names, palette, summary
 
 
@@ -343,3 +344,24 @@ def test_every_cause_stands_out_from_the_paper(paper: str) -> None:
 
 def test_the_papers_are_those_of_the_style_sheet() -> None:
     assert f"--paper: light-dark({', '.join(palette.PAPER)})" in html._source("report.css")
+
+
+def test_fifty_findings_with_the_largest_plots_fit() -> None:
+    rows = [
+        {
+            "at": n * 123_457, "way": n % 2, "seq": n // 2 * 1448 if n % 2 else 1, "bytes": 1448 * (n % 2),
+            "ack": 1 if n % 2 else n // 2 * 1448, "window": 65_536 + n % 13 * 1448,
+        }
+        for n in range(MOST_SEGMENTS)
+    ]  # fmt: skip
+    sequence = report_factory.plot_of(
+        rows, exchange=(0, rows[-1]["at"]), stalls=[(1, 2)], packet=tuple(range(len(rows)))
+    )
+    finding = report_factory.long_transfer_finding().model_copy(update={"sequence": sequence})
+    report = report_factory.standoff().model_copy(update={"findings": [finding] * 50})
+    assert len(html.render(report, title="fifty").encode()) < 5_000_000
+
+
+def test_the_script_of_plots_is_there_only_if_there_is_one() -> None:
+    assert "class SequencePlot" in page_of(report_factory.standoff()).source
+    assert "class SequencePlot" not in page_of(report_factory.healthy()).source

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from ipaddress import ip_address
 
 import numpy as np
@@ -177,6 +178,13 @@ def test_a_loss_in_a_capture():
     assert plot.packet[:3] == (0, 1, 3)
 
 
+def test_a_capture_from_between_says_so():
+    timeline, parts = capture(30)
+    between = replace(timeline, flows=[replace(timeline.flows[0], seen_from="between")])
+    plot = sequence.plot(between, parts, 0, Cause.FAST_RETRANSMIT, None)
+    assert plot.seen_from == "between"
+
+
 def test_a_hole_that_is_filled_is_not_called_a_repeat():
     timeline, parts = capture(60, lost=20, copies=2)
     segments = timeline.segments
@@ -258,8 +266,9 @@ def unpacked(data: dict) -> list[tuple[int | None, ...]]:
             ack = acked[way] = acked[way] + data["ack"][row]
         if "window" in data and data["window"][row] is not None:
             window = opened[way] = opened[way] + data["window"][row]
-        if "left" in data and data["left"][row] is not None:
-            left, right = ack + data["left"][row], ack + data["right"][row]
+        for sacked, ahead, size in data["sacks"]:
+            if sacked == row:
+                left, right = ack + ahead, ack + ahead + size
         merged = data["merged"][row] if "merged" in data else 1
         rows.append(
             (
@@ -291,5 +300,7 @@ def test_packing_loses_nothing(plot):
 def test_the_caption_counts():
     assert page.seen(report_factory.standoff_sequence()) == "12 segments, as seen at the client"
     assert page.seen(report_factory.lossy_sequence()) == "203 of 4,012 segments, as seen at the server"
+    between = report_factory.standoff_sequence().model_copy(update={"seen_from": "between"})
+    assert page.seen(between).endswith("as seen between the two hosts, at times estimated for the client")
     assert page.has_neighbours(report_factory.standoff_sequence())
     assert not page.has_neighbours(report_factory.lossy_sequence())

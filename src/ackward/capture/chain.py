@@ -1,16 +1,15 @@
 """Following a chain of records, each of which tells where the next one begins, on many lanes at once.
 
-A chain is sequential: only at the end of a record is it known where the next one begins, and a Python loop over it costs
-more than everything else that is done to a packet. So we *guess* places where a record might begin, one every few
-kilobytes, and follow the chain from all of them together, one NumPy step for all lanes. The laws that make the result
-exact however the guesses were made:
+A chain is sequential: only at the end of a record is it known where the next one begins, and a Python loop
+over it costs more than everything else that is done to a packet. So we *guess* places where a record might
+begin, one every few kilobytes, and follow the chain from all of them together, one NumPy step for all lanes.
+The laws that make the result exact however the guesses were made:
 
-1. Lane 0 starts at a true record.
-2. A lane ends at the first record at or behind the start of the next lane.
-3. If a true lane ends exactly at the next lane's start, the next lane is true as well. At the first one that does not,
-   everything behind is thrown away and the chain is taken up from the end of the last true lane.
-4. After ``MOST_RETRIES`` bad guesses in a chunk the rest is followed record by record, so time stays linear in the size
-   of the file whatever it holds.
+1. Lane 0 starts at a true record. 2. A lane ends at the first record at or behind the start of the next lane.
+3. If a true lane ends exactly at the next lane's start, the next lane is true as well. At the first one that
+does not, everything behind is thrown away and the chain is taken up from the end of the last true lane. 4.
+After ``MOST_RETRIES`` bad guesses in a chunk the rest is followed record by record, so time stays linear in
+the size of the file whatever it holds.
 """
 
 from __future__ import annotations
@@ -53,7 +52,8 @@ class Link:
         return view[at + self.field].astype(np.int64) + self.extra
 
 
-#: Given window starts and a width in bytes: may a record begin here? One row a window, one column an aligned position.
+#: Given window starts and a width in bytes: may a record begin here? One row a window, one column an aligned
+#: position.
 Plausible = Callable[[Positions, int], NDArray[np.bool_]]
 
 
@@ -61,7 +61,8 @@ class Chain:
     """Finds the records of a chunk. Remembers how long records are, to choose the lanes of the next chunk."""
 
     def __init__(self, link: Link, alignment: int, stop: int | None = None) -> None:
-        """Records begin at multiples of ``alignment`` from the first; one whose first 32 bits are ``stop`` may end a run.
+        """Records begin at multiples of ``alignment`` from the first; one whose first 32 bits are ``stop``
+        may end a run.
 
         The bytes of ``stop`` read the same in both orders.
         """
@@ -73,8 +74,8 @@ class Chain:
     def follow(self, octets: Octets, begin: int, end: int, plausible: Plausible) -> Positions:
         """Where the records are that begin in ``begin`` .. ``end`` and whose header lies before ``end``.
 
-        ``plausible`` guesses where records begin; it need not be right. The last record may be incomplete, and any record
-        may claim an absurd length: the chain then ends with it.
+        ``plausible`` guesses where records begin; it need not be right. The last record may be incomplete,
+        and any record may claim an absurd length: the chain then ends with it.
         """
         last = end - self.link.header + 1
         parts: list[Positions] = []

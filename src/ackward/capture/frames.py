@@ -89,10 +89,13 @@ class Trouble:
 class Format(Protocol):
     """A capture format: turns bytes into frames, chunk after chunk. Holds what the file said about itself so far."""
 
-    #: The interfaces' names, or empty strings, in the order in which the file describes them.
-    interfaces: list[str]
-    #: Packets that the capturing program says it lost; null if the file does not tell.
-    lost: int | None
+    @property
+    def interfaces(self) -> list[str]:
+        """The interfaces' names, or empty strings, in the order in which the file describes them."""
+
+    @property
+    def lost(self) -> int | None:
+        """Packets that the capturing program says it lost; null if the file does not tell."""
 
     def frame(self, octets: Octets, begin: int, end: int, offset: int) -> tuple[Frames, int]:
         """The whole frames between ``begin`` and ``end``, and up to where the bytes are done with.
@@ -105,7 +108,7 @@ class Format(Protocol):
         """What was wrong and could be dealt with."""
 
 
-class Broken(Exception):  # noqa: N818 - it says what the file is
+class Broken(Exception):
     """The file makes no sense from ``offset`` on."""
 
     def __init__(self, what: str, offset: int) -> None:

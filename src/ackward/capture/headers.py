@@ -51,10 +51,10 @@ FAMILIES_6 = (10, 23, 24, 28, 30)
 class Packets:
     """What is known of packets on their way up through the layers; one entry a packet.
 
-    ``at`` is where the next header begins, ``end`` where the captured bytes end, ``wire_end`` where the packet would end
-    had all of it been captured: first by the frame's length, then by that in the IP header. ``row`` is the index of the
-    frame. ``source`` and ``destination`` are codes of addresses (:func:`address_of`), ``tunnel`` is 0 outside VXLAN, else
-    one more than the network identifier.
+    ``at`` is where the next header begins, ``end`` where the captured bytes end, ``wire_end`` where the
+    packet would end had all of it been captured: first by the frame's length, then by that in the IP header.
+    ``row`` is the index of the frame. ``source`` and ``destination`` are codes of addresses
+    (:func:`address_of`), ``tunnel`` is 0 outside VXLAN, else one more than the network identifier.
     """
 
     row: NDArray[np.int64]
@@ -82,8 +82,8 @@ class Packets:
 class Layers:
     """Takes frames apart down to the TCP header.
 
-    ``vxlan`` is the UDP port of tunnels to look into; ``host`` the only address of interest, inside the tunnels if there
-    are any.
+    ``vxlan`` is the UDP port of tunnels to look into; ``host`` the only address of interest, inside the
+    tunnels if there are any.
     """
 
     def __init__(self, *, host: IPv4Address | IPv6Address | None = None, vxlan: int | None = None) -> None:

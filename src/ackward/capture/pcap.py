@@ -12,8 +12,8 @@ from ackward.capture.frames import Broken, Frames, Problem
 from ackward.capture.octets import Octets, Positions, column
 
 FILE_HEADER = 24
-#: Magic number -> (byte order, nanoseconds a tick, bytes of a record's header). The last two are the "modified" format of
-#: a patched libpcap, whose record headers carry eight bytes more.
+#: Magic number -> (byte order, nanoseconds a tick, bytes of a record's header). The last two are the
+#: "modified" format of a patched libpcap, whose record headers carry eight bytes more.
 MAGICS = {
     struct.pack(order + "I", magic): (order, tick, header)
     for order in "<>"

@@ -1,12 +1,12 @@
 """Reads capture files: bytes -> frames -> segments -> flows. Works on any system and needs no privilege.
 
-Memory is 56 bytes a segment, about as much again of 8-byte columns while they are sorted, and a few megabytes of buffers
-however long the files are.
+Memory is 56 bytes a segment, about as much again of 8-byte columns while they are sorted, and a few megabytes
+of buffers however long the files are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -14,31 +14,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ackward.capture.frames import LONGEST_RECORD, Broken, Format, Frames, Problem
+from ackward.capture.frames import Frames, Problem
+from ackward.capture.framing import Framing, Progress
 from ackward.capture.headers import Layers
 from ackward.capture.interning import Interning
 from ackward.capture.octets import Octets, distinct
-from ackward.capture.pcap import FILE_HEADER, MAGICS, Pcap
-from ackward.capture.pcapng import SECTION_TYPE, PcapNg
 from ackward.capture.rows import Rows
-from ackward.capture.sources import Cut, Source, Stream, Unreadable
+from ackward.capture.sources import Source, Stream, Unreadable
 from ackward.capture.tcp_headers import HANDSHAKE, decode
 from ackward.capture.wire_flows import WireFlows, assign
 from ackward.errors import UsageError
-
-#: A chunk and what is made of it should stay in the processor's cache (measured: 1 to 4 MiB are alike, 16 are slower).
-CHUNK = 2 << 20
-
-#: Called now and then with the source, the bytes of it that were taken, and its size if that is known.
-Progress = Callable[[str, int, int | None], None]
 
 
 @dataclass(frozen=True)
 class ReadSource:
     """One file as it was read.
 
-    ``first_packet`` is the number of its first packet among the packets of all sources, by which segments are numbered;
-    ``lost`` counts the packets that the capturing program lost, null if it does not say.
+    ``first_packet`` is the number of its first packet among the packets of all sources, by which segments are
+    numbered; ``lost`` counts the packets that the capturing program lost, null if it does not say.
     """
 
     name: str
@@ -52,9 +45,9 @@ class ReadSource:
 class WireCapture:
     """What was read from one or more capture files.
 
-    ``segments`` (of dtype ``WIRE_SEGMENT``) are sorted by flow and then by their order in the file; by time instead if
-    several files or interfaces were merged. ``skipped`` counts packets by the reason why they are no segments.
-    ``truncated``: the capture kept less than whole packets.
+    ``segments`` (of dtype ``WIRE_SEGMENT``) are sorted by flow and then by their order in the file; by time
+    instead if several files or interfaces were merged. ``skipped`` counts packets by the reason why they are
+    no segments. ``truncated``: the capture kept less than whole packets.
     """
 
     segments: NDArray[Any]
@@ -81,8 +74,9 @@ def read_captures(
 ) -> WireCapture:
     """The segments and flows in these files.
 
-    Only those of one ``port`` or ``host`` (an address) if given; of the packets inside VXLAN tunnels to UDP port ``vxlan``
-    too. What cannot be read is a problem in the result; raises :class:`UsageError` if none of the files can be read.
+    Only those of one ``port`` or ``host`` (an address) if given; of the packets inside VXLAN tunnels to UDP
+    port ``vxlan`` too. What cannot be read is a problem in the result; raises :class:`UsageError` if none of
+    the files can be read.
     """
     reader = _Reader(port, host, vxlan, progress)
     for source in sources:
@@ -133,63 +127,22 @@ class _Reader:
             self.problems.append(Problem(source.name, None, str(unreadable), "the file was left out"))
 
     def _read(self, source: Source, stream: Stream) -> None:
-        octets = Octets(CHUNK)
-        end, ended = self._fill(source, stream, octets, 0, 0)
-        opening = octets.raw[: min(end, FILE_HEADER)].tobytes()
-        form = _format(opening)
-        if form is None:
-            what = (
-                "it is empty"
-                if not opening
-                else f"it is not a capture (it begins with {opening[:4].hex(' ')})"
-            )
-            self.problems.append(Problem(source.name, 0, what, "the file was left out"))
-            return
+        framing = Framing(source, stream, self._progress)
         clock = _Clock()
-        offset, begin, packets = 0, 0, self._packets
-        try:
-            while True:
-                frames, after = form.frame(octets, begin, end, offset)
-                if len(frames):
-                    self._packets = packets + int(frames.number[-1]) + 1
-                    clock.watch(frames, offset)
-                    self._take(octets, frames, packets)
-                if after > begin:
-                    begin = after
-                    continue
-                if ended:
-                    break
-                kept = end - begin
-                octets.raw[:kept] = octets.raw[begin:end]
-                offset, begin = offset + begin, 0
-                if kept == octets.capacity:
-                    octets = octets.grown(min(kept * 2, LONGEST_RECORD + CHUNK), kept)
-                end, ended = self._fill(source, stream, octets, kept, offset)
-            if end > begin:
-                what = f"it ends in the middle of a packet, {end - begin} bytes behind the last whole one"
-                self.problems.append(Problem(source.name, offset + begin, what, "it was read up to there"))
-        except Broken as broken:
-            self.problems.append(Problem(source.name, broken.offset, broken.what, "it was read up to there"))
+        packets = self._packets
+        for chunk in framing:
+            if len(chunk.frames):
+                self._packets = packets + int(chunk.frames.number[-1]) + 1
+                clock.watch(chunk.frames, chunk.offset)
+                self._take(chunk.octets, chunk.frames, packets)
+        self.problems += framing.problems
+        form = framing.form
+        if form is None:
+            return
         self.sources.append(
             ReadSource(source.name, self._packets - packets, packets, tuple(form.interfaces), form.lost)
         )
         self.problems += [*form.problems(source.name), *clock.problems(source.name)]
-
-    def _fill(
-        self, source: Source, stream: Stream, octets: Octets, end: int, offset: int
-    ) -> tuple[int, bool]:
-        """Reads on behind ``end``; gives the new end, and whether it is that of the file."""
-        wanted = octets.capacity - end
-        try:
-            count = stream.fill(octets.raw[end : octets.capacity].data)
-        except Cut as cut:
-            count, wanted = cut.count, -1
-            self.problems.append(
-                Problem(source.name, offset + end + count, str(cut), "it was read up to there")
-            )
-        if self._progress:
-            self._progress(source.name, stream.position, source.size)
-        return end + count, count != wanted
 
     def _take(self, octets: Octets, frames: Frames, first_packet: int) -> None:
         """Adds the segments in these frames."""
@@ -234,14 +187,6 @@ class _Reader:
             truncated=self._truncated,
             link_types=tuple(sorted(self._links)),
         )
-
-
-def _format(opening: bytes) -> Format | None:
-    if opening[:4] in MAGICS and len(opening) == FILE_HEADER:
-        return Pcap(opening)
-    if opening[:4] == SECTION_TYPE:
-        return PcapNg()
-    return None
 
 
 class _Clock:

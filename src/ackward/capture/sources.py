@@ -152,9 +152,9 @@ def _words(error: Exception) -> str:
 def find(names: Iterable[str | Path]) -> tuple[Source, ...]:
     """The files that these names stand for: a file, the files in a directory, a pattern, or ``-`` for standard input.
 
-    In the order of the names; within a directory or a pattern by name, where numbers count as numbers, as in the files
-    of a ring buffer. A file that was named twice is read once. Raises :class:`UnknownName` for a name that stands for
-    nothing and :class:`UsageError` for none at all.
+    In the order of the names; within a directory or a pattern by name, where numbers count as numbers, as in
+    the files of a ring buffer. A file that was named twice is read once. Raises :class:`UnknownName` for a
+    name that stands for nothing and :class:`UsageError` for none at all.
     """
     found: dict[object, Source] = {}
     for name in map(str, names):

@@ -4,14 +4,13 @@ Works on the segments of all files together, sorted, column by column. The laws:
 
 * A flow begins with the first segment between two endpoints, and again with each handshake that has another initial
   sequence number or comes from the other end: the ports were used again.
-* A SYN names the client, and a SYN-ACK the server (``role_seen``). Else the end is the server that accepted other
-  connections in this capture, or whose port did; else the one whose port is no ephemeral one while the other's is; else
-  the one that did not send first.
-* Windows are scaled where the options of both SYNs were seen (RFC 7323 section 2.2), else left as sent.
-* A packet that offload merged counts as ``bytes / mss`` segments, rounded up. The MSS is the smaller one of those in the
-  SYNs, less the 12 bytes of timestamps (RFC 6691). Without a SYN it is the most plausible one of that direction: the
-  largest payload if that is one of jumbo frames, else the largest that fits a frame of 1500 bytes and is near it, else
-  that of such a frame.
+* A SYN names the client, and a SYN-ACK the server (``role_seen``). Else the end is the server that accepted
+  other connections in this capture, or whose port did; else the one whose port is no ephemeral one while the
+  other's is; else the one that did not send first.
+* A packet that offload merged counts as ``bytes / mss`` segments, rounded up. The MSS is the smaller one of
+those in the SYNs, less the 12 bytes of timestamps (RFC 6691). Without a SYN it is the most plausible one of
+that direction: the largest payload if that is one of jumbo frames, else the largest that fits a frame of 1500
+bytes and is near it, else that of such a frame.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from ackward.capture.interning import Interning
 from ackward.capture.tcp_headers import ADDRESS_SHIFT, SCALE_NOT_SEEN, TUNNEL_BITS, TUNNEL_SHIFT
 from ackward.model.segments import Endpoint, Flag
 
-#: One row a flow. ``client`` and ``server`` are codes of endpoints; ``begin`` and ``count`` say which segments are its own;
-#: an ``mss`` is 0 where that end's SYN was not seen or had none.
+#: One row a flow. ``client`` and ``server`` are codes of endpoints; ``begin`` and ``count`` say which
+#: segments are its own; an ``mss`` is 0 where that end's SYN was not seen or had none.
 FLOW: np.dtype[Any] = np.dtype(
     [
         ("client", "u8"),
@@ -50,7 +49,8 @@ FLOW: np.dtype[Any] = np.dtype(
 )
 #: From here on Linux gives ports to clients (net.ipv4.ip_local_port_range); Windows and BSD from 49152 on (RFC 6335).
 FIRST_EPHEMERAL = 32768
-#: A segment before the SYN belongs to its connection if it is so near to the initial sequence number: it was reordered.
+#: A segment before the SYN belongs to its connection if it is so near to the initial sequence number: it was
+#: reordered.
 REORDERED = 1 << 20
 #: A timestamp option with its padding, in bytes of a segment.
 TIMES = 12
@@ -64,8 +64,8 @@ JUMBO_MSS = (8900, 8960)
 class WireFlow:
     """One connection as a capture shows it. Times in nanoseconds since the epoch, sizes in bytes.
 
-    ``role_seen`` is false where the client was told from ports or order alone. ``segments`` is the slice of the capture's
-    segments that are the flow's own.
+    ``role_seen`` is false where the client was told from ports or order alone. ``segments`` is the slice of
+    the capture's segments that are the flow's own.
     """
 
     number: int
@@ -143,9 +143,10 @@ def assign(
 ) -> NDArray[Any]:
     """Sorts the segments in place, tells the flows apart and gives their table.
 
-    On entry ``rows["flow"]`` is the number of the pair of endpoints in ``pairs``, whose smaller code is the key's ``low``
-    half, and ``rows["to_server"]`` says whether that end sent. ``mptcp`` has one entry a pair. Segments of a flow stay in
-    the order of the file, unless they are to be sorted ``by_time``: then that of the file decides among equal times.
+    On entry ``rows["flow"]`` is the number of the pair of endpoints in ``pairs``, whose smaller code is the
+    key's ``low`` half, and ``rows["to_server"]`` says whether that end sent. ``mptcp`` has one entry a pair.
+    Segments of a flow stay in the order of the file, unless they are to be sorted ``by_time``: then that of
+    the file decides among equal times.
     """
     table = np.zeros(0, FLOW)
     if not len(rows):
@@ -179,8 +180,8 @@ def assign(
 class _Syns:
     """The segments that open connections, in the order of the flows; ``options`` is of dtype ``HANDSHAKE``.
 
-    ``at`` is where they are among the sorted segments; ``isn`` the client's initial sequence number, and ``low_is_client``
-    the client, as each of them tells; ``answers`` are SYN-ACKs.
+    ``at`` is where they are among the sorted segments; ``isn`` the client's initial sequence number, and
+    ``low_is_client`` the client, as each of them tells; ``answers`` are SYN-ACKs.
     """
 
     at: NDArray[np.int64]

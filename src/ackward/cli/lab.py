@@ -52,7 +52,7 @@ def list_(as_json: AsJson = False) -> None:
     for column in ("scenario", "what it shows", "cause", "remedy"):
         table.add_column(column)
     for scenario in ALL:
-        table.add_row(scenario.name, scenario.summary, scenario.cause, scenario.remedy or "none: a control")
+        table.add_row(scenario.name, scenario.summary, scenario.cause, scenario.remedy or "-")
     data.print(table)
     talk.print(
         "\nrun one: ackward lab run standoff   (settings: --set rounds=20 --set family=6 --set nagle=off ...)"
@@ -132,12 +132,17 @@ def serve(
     settings: Settings = None,
 ) -> None:
     """The server half of the load, on a real host. Ends with Ctrl-C."""
-    from ackward.errors import Unavailable
+    from ackward.errors import Unavailable, UsageError
     from ackward.lab.peer import listen
     from ackward.lab.peer import serve as answer
     from ackward.lab.scenarios import named
 
     shape = named("standoff").with_settings(settings or []).shape
+    if shape.http:
+        raise UsageError(
+            "`lab serve` speaks no HTTP",
+            next_step="set up HAProxy with a server behind it, or use `ackward lab run haproxy`",
+        )
     try:
         listener = listen(address, shape)
     except OSError as error:

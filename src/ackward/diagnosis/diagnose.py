@@ -22,13 +22,16 @@ from ackward.model.segments import Recording, Segments
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The report, and the elapsed time of each exchange in nanoseconds.
+    """The report, the elapsed time of each exchange in nanoseconds, and what both were made from.
 
     Exchanges that were only counted enter ``elapsed`` with their flow's mean: they were all faster than the threshold.
+    They are neither in ``timeline`` nor in ``parts``.
     """
 
     report: Report
     elapsed: Ints
+    timeline: Timeline
+    parts: Parts
 
 
 def diagnose(recording: Recording) -> Diagnosis:
@@ -50,6 +53,8 @@ def explain(flows: Sequence[Flow], segments: Segments, capture: Capture) -> Diag
     timeline = cut(flows, segments)
     parts = partition(timeline)
     fast = [counted(flow) for flow in flows]
+    means = [np.full(sums.exchanges, sums.elapsed_ns // max(sums.exchanges, 1), np.int64) for sums in fast]
+    elapsed = np.concatenate([timeline.end - timeline.start, *means])
     report = Report(
         capture=capture,
         exchanges=timeline.count + sum(sums.exchanges for sums in fast),
@@ -57,9 +62,18 @@ def explain(flows: Sequence[Flow], segments: Segments, capture: Capture) -> Diag
         causes=_totals(parts, fast),
         findings=findings(timeline, parts),
         flows=_summaries(timeline, parts, fast),
+        latency_ns=_percentiles(elapsed),
     )
-    means = [np.full(sums.exchanges, sums.elapsed_ns // max(sums.exchanges, 1), np.int64) for sums in fast]
-    return Diagnosis(report, np.concatenate([timeline.end - timeline.start, *means]))
+    return Diagnosis(report, elapsed, timeline, parts)
+
+
+def _percentiles(elapsed: Ints) -> list[int]:
+    """The 101 quantiles of a report's ``latency_ns``."""
+    if not len(elapsed):
+        return []
+    rank = -(-len(elapsed) * np.arange(101) // 100)  # in whole numbers: 0.29 * 100 is not 29
+    quantiles: list[int] = np.sort(elapsed)[np.maximum(rank, 1) - 1].tolist()
+    return quantiles
 
 
 def partition(timeline: Timeline) -> Parts:

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ackward.capture.reading import Progress, WireCapture, read_captures
+from ackward.capture.framing import Progress
+from ackward.capture.reading import WireCapture, read_captures
 from ackward.capture.sources import find
 from ackward.diagnosis.diagnose import Diagnosis, explain
 from ackward.diagnosis.flows import Flow

@@ -156,6 +156,13 @@ class Report(Model):
     causes: dict[Cause, CauseTotal]
     findings: list[Finding] = []
     flows: list[FlowSummary] = []
+    latency_ns: list[int] = Field(
+        default=[],
+        description=(
+            "101 quantiles, at 0 to 100 %, of the time that exchanges took: each is the smallest time that this share "
+            "of them did not exceed. Empty without exchanges. Exchanges that were only counted enter with their flow's mean"
+        ),
+    )
 
     @model_validator(mode="after")
     def _partition_holds(self) -> Self:
@@ -165,6 +172,12 @@ class Report(Model):
             raise ValueError(f"causes add up to {parts} ns, not to elapsed_ns = {self.elapsed_ns}")
         return self
 
+    @model_validator(mode="after")
+    def _latencies_are_quantiles(self) -> Self:
+        if self.latency_ns and (len(self.latency_ns) != 101 or self.latency_ns != sorted(self.latency_ns)):
+            raise ValueError("latency_ns holds 101 numbers that do not fall, or none")
+        return self
+
     def to_json(self) -> str:
-        """The published JSON form."""
-        return self.model_dump_json(by_alias=True, indent=2)
+        """The published JSON form, without the plots of findings: thousands of points for a page, not for a program."""
+        return self.model_dump_json(by_alias=True, indent=2, exclude={"findings": {"__all__": {"sequence"}}})

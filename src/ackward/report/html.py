@@ -23,6 +23,8 @@ from ackward.report import flow_table, ladder, names, palette, sequence, summary
 
 #: Findings whose cards are open when the page opens.
 OPEN_FINDINGS = 3
+#: What the time-sequence plots need; the last one draws them.
+PLOT_SCRIPTS = ("sequence_numbers.js", "sequence_input.js", "sequence.js")
 
 
 def render(
@@ -36,7 +38,7 @@ def render(
     """The whole page. Pure: the same input gives the same text."""
     style = _source("report.css") + palette.css()
     plotted = any(finding.sequence for finding in report.findings)
-    script = _source("report.js") + (_source("sequence.js") if plotted else "")
+    script = "".join(map(_source, ("report.js", *(PLOT_SCRIPTS if plotted else ()))))
     table = flow_table.table_of(report.flows)
     measures = summary.measures(verdict, phases)
     return (

@@ -9,19 +9,17 @@ from ackward.model.sequence import SequencePlot
 from ackward.report import names, units
 
 #: Columns that say the same of every row are not written.
-_USUAL = {"merged": 1, "window": None, "left": None, "right": None}
+_USUAL = {"merged": 1, "window": None}
 
 
 def packed(plot: SequencePlot, cause: Cause) -> dict[str, Any]:
     """``plot`` for ``templates/sequence.js``, which unpacks it.
 
     Each number is written as its difference to what its direction made likely, which is mostly a digit or two: a time
-    to the time before, ``seq`` to the end of the data before, ``ack`` and ``window`` to those before, SACK edges to
-    the row's own ``ack``.
+    to the time before, ``seq`` to the end of the data before, ``ack`` and ``window`` to those before. A SACK is its
+    row, its left edge from that row's ``ack`` and its length.
     """
-    columns: dict[str, list[int | None]] = {
-        name: [] for name in ("at", "seq", "ack", "window", "left", "right")
-    }
+    columns: dict[str, list[int | None]] = {name: [] for name in ("at", "seq", "ack", "window")}
     before = 0
     end, ack, window = [0, 0], [0, 0], [0, 0]
     for row, at in enumerate(plot.at_ns):
@@ -30,8 +28,6 @@ def packed(plot: SequencePlot, cause: Cause) -> dict[str, Any]:
         columns["seq"].append(plot.seq[row] - end[way])
         columns["ack"].append(_less(plot.ack[row], ack[way]))
         columns["window"].append(_less(plot.window[row], window[way]))
-        columns["left"].append(_less(plot.sack_left[row], plot.ack[row] or 0))
-        columns["right"].append(_less(plot.sack_right[row], plot.ack[row] or 0))
         before = at
         end[way] = plot.seq[row] + plot.bytes[row]
         ack[way] = _or(plot.ack[row], ack[way])
@@ -49,6 +45,11 @@ def packed(plot: SequencePlot, cause: Cause) -> dict[str, Any]:
         "merged": plot.merged,
         "first": plot.packet[0] if plot.packet else None,
         "packet": [after - one for one, after in zip(plot.packet, plot.packet[1:], strict=False)],
+        "sacks": [
+            (row, left - (plot.ack[row] or 0), right - left)
+            for row, (left, right) in enumerate(zip(plot.sack_left, plot.sack_right, strict=True))
+            if left is not None and right is not None
+        ],
         "again": plot.again,
         "late": plot.late,
         "marks": [

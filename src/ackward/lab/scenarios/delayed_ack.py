@@ -2,6 +2,7 @@
 
 ``initcwnd 1`` and a rest longer than the retransmission timeout put the window back to one segment before each round
 (tcp_cwnd_restart()); the receiver delays the ACK of a single segment.
+Both segments of a request are full, so that Nagle's algorithm has no part in it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from ackward.model.causes import Cause, End
 SCENARIO = Scenario(
     name="delayed-ack",
     summary="the client may have one segment outstanding after a rest, and the server delays its ACK",
-    shape=Shape(pings=1, sizes=(2000,), nagle=False, congestion="cubic", rest=300, rounds=8),
+    shape=Shape(pings=1, sizes=(2 * 1448,), nagle=False, congestion="cubic", rest=300, rounds=8),
     cause=Cause.DELAYED_ACK,
     remedy="quickack",
     holding_end=End.CLIENT,

@@ -1,8 +1,9 @@
-// The time-sequence plot: bytes over time. SVG, so that the style sheet colours it; one path a layer, so that it is quick.
+// The time-sequence plot: bytes over time. SVG, so that the style sheet colours it; one path a layer, for speed.
 
 const WAYS = ["Server to client", "Client to server"];
 const LAYERS = [
-  ["data", "Data"], ["again", "Sent again"], ["ack", "ACK"], ["window", "Window"], ["sack", "SACK"], ["mark", "Inside a host"],
+  ["data", "Data"], ["again", "Sent again"], ["ack", "ACK"], ["window", "Window"], ["sack", "SACK"],
+  ["mark", "Inside a host"],
 ];
 // What was sent again lies above the ACKs and SACKs that it is about.
 const DRAWN = ["data", "sack", "ack", "window", "again", "mark"];
@@ -10,35 +11,13 @@ const FLAGS = ["FIN", "SYN", "RST", "PSH", "ACK"];
 const MARGIN = { left: 66, right: 12, top: 14, bottom: 26 };
 const NEAR = 40; // pixels from which a point is still meant
 
-const group = (number) => number.toLocaleString("en");
-const instant = (ns) => `${(ns / 1e6).toLocaleString("en", { minimumFractionDigits: 3, maximumFractionDigits: 6 })} ms`;
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
-
-// A step of 1, 2 or 5 times a power of ten, with which a span has about `wanted` ticks.
-function tickStep(span, wanted) {
-  const raw = span / Math.max(wanted, 1);
-  const power = 10 ** Math.floor(Math.log10(raw));
-  return power * [1, 2, 5, 10].find((factor) => factor * power >= raw * 0.999);
-}
-
-// Ticks are written in the unit that suits their step.
-function tickText(value, step, unitsOf) {
-  const [unit, name] = unitsOf.find(([size]) => Math.max(step, Math.abs(value) / 1000) >= size) ?? unitsOf.at(-1);
-  const digits = Math.max(0, Math.ceil(-Math.log10(step / unit) - 1e-9));
-  return `${(value / unit).toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits })} ${name}`;
-}
-const TIMES = [[1e9, "s"], [1e6, "ms"], [1e3, "us"], [1, "ns"]];
-// As units.py writes a duration: three digits.
-function duration(ns) {
-  const [unit, name] = TIMES.find(([size]) => ns >= size * 0.9995) ?? TIMES.at(-1);
-  return `${(ns / unit).toLocaleString("en", { maximumSignificantDigits: 3, minimumSignificantDigits: unit === 1 ? 1 : 3 })} ${name}`;
-}
-const SIZES = [[1e9, "GB"], [1e6, "MB"], [1e3, "kB"], [1, "B"]];
 
 // The inverse of report/sequence.py.
 function unpack(data) {
   const end = [0, 0], acked = [0, 0], opened = [0, 0];
   const again = new Set(data.again), late = new Set(data.late);
+  const sacks = new Map(data.sacks.map(([row, left, size]) => [row, [left, size]]));
   let at = 0, packet = data.first;
   return data.at.map((step, row) => {
     const way = data.ways[row];
@@ -49,10 +28,11 @@ function unpack(data) {
     const difference = data.window?.[row] ?? null;
     const ack = data.ack[row] === null ? null : (acked[way] += data.ack[row]);
     const window = difference === null ? null : (opened[way] += difference);
-    const left = data.left?.[row] ?? null;
+    const sack = sacks.get(row);
+    const left = sack ? ack + sack[0] : null;
     return {
       at, way, seq, end: end[way], flags: data.flags[row], ack, window, packet,
-      left: left === null ? null : ack + left, right: left === null ? null : ack + data.right[row],
+      left, right: sack ? left + sack[1] : null,
       merged: data.merged?.[row] ?? 1, again: again.has(row), late: late.has(row),
     };
   });
@@ -66,19 +46,18 @@ class SequencePlot {
     this.rows = unpack(data);
     this.marks = data.marks.map(([at, way, seq, end, kind, note]) => ({ at, way, seq, end, kind, note }));
     this.off = new Set();
-    this.pointers = new Map();
     this.frame = figure.querySelector(".plot");
     this.tip = Object.assign(document.createElement("p"), { className: "tip", hidden: true });
     this.tip.setAttribute("role", "status");
     this.svg = this.make("svg", {
       class: `sequence cause-${data.cause}`, tabindex: 0, role: "application",
-      "aria-label": "Time-sequence plot. Arrow keys pan, plus and minus zoom, with Shift the time only; "
+      "aria-label": "Time-sequence plot. Arrow keys pan, plus and minus zoom, X and Shift X the time only; "
         + "N and P go to the next and the previous segment, 0 shows all.",
     });
     this.frame.append(this.svg, this.tip);
     this.controls();
     this.direct(data.way);
-    this.listen();
+    new SequenceInput(this);
     new ResizeObserver(() => this.draw()).observe(this.frame);
   }
 
@@ -142,7 +121,8 @@ class SequencePlot {
       }
       if (row.ack === null) continue;
       points.push({ layer: "ack", at: row.at, low: row.ack, high: row.ack, row });
-      if (row.window !== null) points.push({ layer: "window", at: row.at, low: row.ack + row.window, high: row.ack + row.window, row });
+      const edge = row.ack + row.window;
+      if (row.window !== null) points.push({ layer: "window", at: row.at, low: edge, high: edge, row });
       if (row.left !== null) points.push({ layer: "sack", at: row.at, low: row.left, high: row.right, row });
     }
     for (const mark of this.marks) {
@@ -153,8 +133,8 @@ class SequencePlot {
     this.chosen = null;
     const bounds = (chosen) => {
       const lows = chosen.map((point) => point.low), highs = chosen.map((point) => point.high);
-      const low = lows.reduce((a, b) => Math.min(a, b), Infinity), high = highs.reduce((a, b) => Math.max(a, b), -Infinity);
-      if (low === Infinity) return [0, 1];
+      if (!chosen.length) return [0, 1];
+      const low = lows.reduce((a, b) => Math.min(a, b)), high = highs.reduce((a, b) => Math.max(a, b));
       const room = Math.max((high - low) * 0.06, 4);
       return [low - room, high + room];
     };
@@ -201,84 +181,22 @@ class SequencePlot {
   pan(right, up) {
     const axis = (name, fraction) => {
       const [low, high] = this.view[name];
-      const by = clamp((high - low) * fraction, Math.min(this.limits[name][0] - low, 0), Math.max(this.limits[name][1] - high, 0));
+      const [least, most] = this.limits[name];
+      const by = clamp((high - low) * fraction, Math.min(least - low, 0), Math.max(most - high, 0));
       return [low + by, high + by];
     };
     this.view = { x: axis("x", right), y: axis("y", up) };
     this.draw();
   }
 
+  showsAll() {
+    const span = ([low, high]) => high - low;
+    return ["x", "y"].every((name) => span(this.view[name]) >= span(this.limits[name]) * 0.999);
+  }
+
   fractions(x, y) {
     const box = this.svg.getBoundingClientRect();
     return [(x - box.left - MARGIN.left) / this.inner[0], (y - box.top - MARGIN.top) / this.inner[1]];
-  }
-
-  listen() {
-    let scrolled = -1000;
-    addEventListener("scroll", () => { scrolled = performance.now(); }, { passive: true });
-    this.svg.addEventListener("wheel", (event) => {
-      const out = (event.deltaY || event.deltaX) > 0;
-      const all = ["x", "y"].every((name) => this.view[name][1] - this.view[name][0] >= (this.limits[name][1] - this.limits[name][0]) * 0.999);
-      // A page that is being scrolled past the plot goes on scrolling.
-      if (performance.now() - scrolled < 300 || (out && all)) return;
-      event.preventDefault();
-      const factor = Math.exp(clamp(event.deltaY || event.deltaX, -120, 120) * (event.ctrlKey ? 0.01 : 0.002));
-      this.zoom(factor, event.shiftKey ? 1 : factor, ...this.fractions(event.clientX, event.clientY));
-      this.hover(event);
-    }, { passive: false });
-    this.svg.addEventListener("pointerdown", (event) => {
-      if (event.button) return;
-      this.svg.setPointerCapture(event.pointerId);
-      this.pointers.set(event.pointerId, [event.clientX, event.clientY]);
-      this.hover(event);
-    });
-    this.svg.addEventListener("pointermove", (event) => {
-      if (this.pointers.has(event.pointerId)) this.drag(event);
-      else this.hover(event);
-    });
-    for (const name of ["pointerup", "pointercancel"]) {
-      this.svg.addEventListener(name, (event) => this.pointers.delete(event.pointerId));
-    }
-    this.svg.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") this.choose(null); });
-    this.svg.addEventListener("dblclick", () => this.reset());
-    this.svg.addEventListener("blur", () => this.choose(null));
-    this.svg.addEventListener("keydown", (event) => this.key(event));
-  }
-
-  // One pointer pans; two zoom by how far they go apart, each axis for itself, and pan by their middle.
-  drag(event) {
-    const before = [...this.pointers.values()];
-    this.pointers.set(event.pointerId, [event.clientX, event.clientY]);
-    const after = [...this.pointers.values()];
-    const middle = (points, axis) => points.reduce((sum, point) => sum + point[axis], 0) / points.length;
-    if (after.length === 2) {
-      const apart = (points, axis) => Math.abs(points[0][axis] - points[1][axis]);
-      const factor = [0, 1].map((axis) => {
-        const wide = apart(after, axis) > 24 && apart(before, axis) > 24;
-        return wide ? apart(before, axis) / apart(after, axis) : 1;
-      });
-      this.zoom(...factor, ...this.fractions(middle(after, 0), middle(after, 1)));
-    }
-    if (after.length <= 2) {
-      this.pan((middle(before, 0) - middle(after, 0)) / this.inner[0], (middle(after, 1) - middle(before, 1)) / this.inner[1]);
-    }
-    this.choose(null);
-  }
-
-  key(event) {
-    if (event.ctrlKey || event.altKey || event.metaKey) return;
-    const shift = event.shiftKey;
-    const action = {
-      ArrowLeft: () => this.pan(-0.1, 0), ArrowRight: () => this.pan(0.1, 0),
-      ArrowUp: () => this.pan(0, 0.1), ArrowDown: () => this.pan(0, -0.1),
-      "+": () => this.zoom(0.7, event.code === "Equal" ? 0.7 : shift ? 1 : 0.7), "=": () => this.zoom(0.7, 0.7),
-      "*": () => this.zoom(0.7, 1), "-": () => this.zoom(1 / 0.7, 1 / 0.7), _: () => this.zoom(1 / 0.7, 1),
-      0: () => this.reset(), Home: () => this.reset(), Escape: () => this.choose(null),
-      n: () => this.step(1), N: () => this.step(1), p: () => this.step(-1), P: () => this.step(-1),
-    }[event.key];
-    if (!action) return;
-    event.preventDefault();
-    action();
   }
 
   visible() { return this.points.filter((point) => !this.off.has(point.layer)); }
@@ -318,12 +236,15 @@ class SequencePlot {
     const names = FLAGS.filter((_, bit) => row.flags >> bit & 1).join(" ");
     const lines = [
       `+${instant(row.at)}, ${WAYS[row.way].toLowerCase()}${from}`,
-      size ? `seq ${group(row.seq)} to ${group(row.end)} (${group(size)} B), ${names}` : `seq ${group(row.seq)}, no data, ${names}`,
+      `seq ${group(row.seq)}${size ? ` to ${group(row.end)} (${group(size)} B)` : ", no data"}, ${names}`,
     ];
     if (row.ack !== null) {
-      lines.push(`ack ${group(row.ack)}${row.window === null ? "" : `, window ${group(row.window)} B (to ${group(row.ack + row.window)})`}`);
+      const edge = group(row.ack + row.window);
+      lines.push(`ack ${group(row.ack)}${row.window === null ? "" : `, window ${group(row.window)} B (to ${edge})`}`);
     }
-    if (row.left !== null) lines.push(`${row.right <= row.ack ? "D-SACK" : "SACK"} ${group(row.left)} to ${group(row.right)}`);
+    if (row.left !== null) {
+      lines.push(`${row.right <= row.ack ? "D-SACK" : "SACK"} ${group(row.left)} to ${group(row.right)}`);
+    }
     if (row.again) lines.push("sent again: these bytes were seen before");
     if (row.late) lines.push("fills a hole: reordered, or sent again after a loss that is not seen here");
     if (row.window === 0) lines.push("the window is closed");
@@ -342,10 +263,12 @@ class SequencePlot {
     const tall = Math.abs(this.py(point.low) - this.py(point.high));
     this.ring = this.make("rect", { class: "ring", x: x - 6, width: 12, y: y - tall / 2 - 6, height: tall + 12, rx: 6 });
     this.area.append(this.ring);
-    this.tip.replaceChildren(...this.words(point).flatMap((line, at) => (at ? [document.createElement("br"), line] : [line])));
+    const lines = this.words(point).flatMap((line) => [document.createElement("br"), line]);
+    this.tip.replaceChildren(...lines.slice(1));
     const { clientWidth: wide, clientHeight: high } = this.frame;
     const { offsetWidth, offsetHeight } = this.tip;
-    this.tip.style.left = `${clamp(x + 14 + offsetWidth > wide ? x - 14 - offsetWidth : x + 14, 0, Math.max(wide - offsetWidth, 0))}px`;
+    const left = x + 14 + offsetWidth > wide ? x - 14 - offsetWidth : x + 14;
+    this.tip.style.left = `${clamp(left, 0, Math.max(wide - offsetWidth, 0))}px`;
     const top = clamp(y, MARGIN.top, high - MARGIN.bottom);
     this.tip.style.top = `${top - 14 - offsetHeight < 0 ? top + 14 : top - 14 - offsetHeight}px`;
   }
@@ -373,13 +296,16 @@ class SequencePlot {
     const ticks = (name, wanted, least, unitsOf, place) => {
       const [low, top] = this.view[name];
       const step = Math.max(tickStep(top - low, wanted), least);
-      for (let n = Math.ceil(low / step); n * step <= top; n += 1) place(n * step, tickText(n * step + 0, step, unitsOf)); // + 0: no minus zero
+      for (let n = Math.ceil(low / step) + 0; n * step <= top; n += 1) { // + 0: no minus zero
+        place(n * step, tickText(n * step, step, unitsOf));
+      }
     };
     ticks("x", wide / 85, 1, TIMES, (value, text) => {
       const x = this.px(value);
       parts.push(this.make("line", { class: "grid", x1: x, x2: x, y1: MARGIN.top, y2: MARGIN.top + high }));
-      const anchor = x + 30 > MARGIN.left + wide ? "end" : "middle";
-      parts.push(this.make("text", { x: anchor === "end" ? MARGIN.left + wide : x, y: MARGIN.top + high + 17, "text-anchor": anchor }, text));
+      const last = x + 30 > MARGIN.left + wide;
+      const where = last ? { x: MARGIN.left + wide, "text-anchor": "end" } : { x, "text-anchor": "middle" };
+      parts.push(this.make("text", { ...where, y: MARGIN.top + high + 17 }, text));
     });
     ticks("y", high / 52, 1, SIZES, (value, text) => {
       const y = this.py(value);
@@ -391,17 +317,21 @@ class SequencePlot {
 
   stalls() {
     const [first, last] = [MARGIN.left, MARGIN.left + this.inner[0]];
-    const seen = this.data.stalls.map(([start, end]) => ({
-      ns: end - start, from: clamp(this.px(start), first, last), to: clamp(this.px(end), first, last), into: this.px(end) >= first && this.px(start) <= last,
-    })).filter((stall) => stall.into);
+    const seen = this.data.stalls
+      .filter(([start, end]) => this.px(end) >= first && this.px(start) <= last)
+      .map(([start, end]) => ({
+        ns: end - start, from: clamp(this.px(start), first, last), to: clamp(this.px(end), first, last),
+      }));
     const widest = seen.reduce((a, b) => (b.to - b.from > (a?.to ?? 0) - (a?.from ?? 0) ? b : a), null);
     for (const stall of seen) {
-      this.area.append(this.make("rect", { class: "stall", x: stall.from, y: MARGIN.top, width: Math.max(stall.to - stall.from, 1), height: this.inner[1] }));
+      const width = Math.max(stall.to - stall.from, 1);
+      this.area.append(this.make("rect", { class: "stall", x: stall.from, y: MARGIN.top, width, height: this.inner[1] }));
     }
     // A stall too narrow for its name goes without, but the widest always has one.
     for (const stall of seen) {
       const middle = (stall.from + stall.to) / 2;
-      const text = this.make("text", { class: "stalled", x: middle, y: MARGIN.top + 22, "text-anchor": "middle" }, `${this.data.cause} ${duration(stall.ns)}`);
+      const where = { class: "stalled", x: middle, y: MARGIN.top + 22, "text-anchor": "middle" };
+      const text = this.make("text", where, `${this.data.cause} ${duration(stall.ns)}`);
       this.area.append(text);
       const half = text.getComputedTextLength() / 2 + 4;
       if (stall === widest) text.setAttribute("x", clamp(middle, first + half, last - half));
