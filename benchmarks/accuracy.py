@@ -1,8 +1,8 @@
 """How often the diagnosis of a capture is right: recall and precision per cause and grade, over the labelled corpus.
 
-``python benchmarks/accuracy.py [DIRECTORY] [--json] [--files]`` reads NAME.client.pcap, NAME.server.pcap and both
-together for each NAME.labels.json (made by ``ackward.lab.corpus``). The unit is the exchange: a label says how many
-rounds stalled and why, a finding says how many exchanges and why.
+``python benchmarks/accuracy.py [DIRECTORY] [--json] [--files] [--make]`` reads NAME.client.pcap, NAME.server.pcap and
+both together for each NAME.labels.json (made by ``ackward.lab.corpus``). The unit is the exchange: a label says how
+many rounds stalled and why, a finding says how many exchanges and why.
 
 right     exchanges of a finding whose cause and ends the label names, up to the number of stalled rounds
 excused   exchanges of a cause that the label allows beside its own, at no better a grade than it allows
@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ackward.lab.corpus import Labels
+from ackward.lab.corpus import Labels, make_corpus
 from ackward.model.causes import STALLS, Cause, Grade
 from ackward.model.report import Finding, Report
 
@@ -172,7 +172,10 @@ def main() -> int:
     parser.add_argument("directory", nargs="?", type=Path, default=CORPUS)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--files", action="store_true", help="say where each wrong and missed exchange is")
+    parser.add_argument("--make", action="store_true", help="capture the corpus again first (root)")
     given = parser.parse_args()
+    if given.make:
+        make_corpus(given.directory, progress=lambda name: print(name, file=sys.stderr))
     if not any(corpus(given.directory)):
         parser.error(f"there is no *.labels.json in {given.directory}")
     counts = measure(given.directory)

@@ -6,12 +6,13 @@ import json
 import sys
 from pathlib import Path
 
+from ackward.model.comparison import Comparison
 from ackward.model.doctor import DoctorReport
 from ackward.model.lab import LabReport
 from ackward.model.report import Report
 
 DOCS = Path(__file__).parent.parent / "docs"
-SCHEMAS = {"report": Report, "lab": LabReport, "doctor": DoctorReport}
+SCHEMAS = {"report": Report, "lab": LabReport, "doctor": DoctorReport, "comparison": Comparison}
 
 
 def main(arguments: list[str]) -> int:

@@ -10,6 +10,8 @@ The steps of the command line as functions with typed results::
     plan = ackward.plan_quickack(port=7000)          # -> Plan: shows what would change
     proof = ackward.prove(plan, 30)                  # -> Proof: undone unless it improved
     ackward.undo(proof.receipt.id)
+    tables = ackward.read("customer.pcapng")         # -> .segments, .flows, .exchanges, .findings: lazy frames
+    ackward.compare("before.json", "after.json")     # -> Comparison: .verdict, .causes
 
 All errors derive from :class:`ackward.errors.AckwardError`.
 """
@@ -20,13 +22,31 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ackward.loop.analyzing import analyze
+    from ackward.loop.comparing import compare
     from ackward.loop.doctor import examine
     from ackward.loop.fixing import apply, plan_quickack, prove, status, undo, undo_everything
+    from ackward.loop.reading import read
     from ackward.loop.watching import watch
 
-__all__ = ["apply", "examine", "plan_quickack", "prove", "status", "undo", "undo_everything", "watch"]
+__all__ = [
+    "analyze",
+    "apply",
+    "compare",
+    "examine",
+    "plan_quickack",
+    "prove",
+    "read",
+    "status",
+    "undo",
+    "undo_everything",
+    "watch",
+]
 
 _PLACES = {
+    "analyze": "ackward.loop.analyzing",
+    "compare": "ackward.loop.comparing",
+    "read": "ackward.loop.reading",
     "watch": "ackward.loop.watching",
     "examine": "ackward.loop.doctor",
     **dict.fromkeys(

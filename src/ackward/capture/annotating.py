@@ -1,9 +1,9 @@
 """Writes a capture again as pcapng with comments on some packets; everything else stays as it was.
 
-The blocks of a pcapng file are copied byte by byte: sections, interfaces, clocks, names, statistics, blocks that nobody knows.
-Only a packet that gets a comment gains an option, and a section that says how long it is no longer does, for it would be wrong.
-The records of a pcap file become enhanced packet blocks of one interface with the same link type, snap length and clock.
-(draft-ietf-opsawg-pcapng: sections 3.5 for options, 4.1 to 4.3 for the blocks.)
+The blocks of a pcapng file are copied byte by byte: sections, interfaces, clocks, names, statistics, unknown ones. Only
+a packet that gets a comment gains an option, and a section that says how long it is no longer does: it would be wrong.
+The records of a pcap file become enhanced packet blocks of one interface with its link type, snap length and clock.
+(draft-ietf-opsawg-pcapng: section 3.5 for options, 4.1 to 4.3 for the blocks.)
 """
 
 from __future__ import annotations
@@ -12,16 +12,25 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 
 from ackward.capture.framing import Chunk, Framing
+from ackward.capture.interfaces import INTERFACE, OPTION_END, OPTION_RESOLUTION, SECTION
 from ackward.capture.octets import column
 from ackward.capture.pcap import MAGICS, Pcap
-from ackward.capture.pcapng import BYTE_ORDER, ENHANCED_PACKET, OBSOLETE_PACKET, PACKETS
+from ackward.capture.pcapng import (
+    BYTE_ORDER,
+    ENHANCED_PACKET,
+    OBSOLETE_PACKET,
+    PACKETS,
+    SECTION_TYPE,
+    SHORTEST_BLOCK,
+)
 
 #: The packets from one number to before another that get a comment, with its text; numbers count in the file from 0.
 Comments = Callable[[int, int], Mapping[int, str]]
 
-SECTION, INTERFACE = 0x0A0D0D0A, 1
-OPTION_END, OPTION_COMMENT, OPTION_APPLICATION, OPTION_RESOLUTION = 0, 1, 4, 9
+OPTION_COMMENT, OPTION_APPLICATION = 1, 4
 UNKNOWN_LENGTH = -1
+#: Magic, version and length of the section, in a block.
+SHORTEST_SECTION = 28
 #: Where the frame stands in a packet block that can have options, and its captured length before it.
 FRAME, CAPTURED = 28, 20
 #: An option's length has 16 bits, and must be padded to four bytes.
@@ -42,7 +51,8 @@ def annotated(framing: Framing, comments: Comments) -> Iterator[bytes | memoryvi
 def _from_pcap(framing: Framing, comments: Comments) -> Iterator[bytes]:
     order, tick, header = MAGICS[framing.opening[:4]]
     snap_length, link = struct.unpack_from(order + "II", framing.opening, 16)
-    yield _block("<", SECTION, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, UNKNOWN_LENGTH) + _options("<", (OPTION_APPLICATION, b"ackward")))
+    section = struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, UNKNOWN_LENGTH)
+    yield _block("<", SECTION, section + _options("<", (OPTION_APPLICATION, b"ackward")))
     resolution = bytes([9 if tick == 1 else 6])
     interface = struct.pack("<HHI", link & 0xFFFF, 0, snap_length)
     yield _block("<", INTERFACE, interface + _options("<", (OPTION_RESOLUTION, resolution)))
@@ -59,11 +69,13 @@ def _records(chunk: Chunk, u32: str, tick: int, header: int, comments: Comments)
     ticks = frames.time_ns // tick
     first = int(frames.number[0])
     told = comments(first, first + len(frames))
-    data = chunk.octets.raw.data
+    data: memoryview = chunk.octets.raw.data
     pack = struct.Struct("<IIIII").pack
     columns = (frames.start, frames.captured, ticks >> 32, ticks & 0xFFFFFFFF)
-    for number, (start, captured, high, low) in enumerate(zip(*(c.tolist() for c in columns), strict=True), first):
-        body = [
+    for number, (start, captured, high, low) in enumerate(
+        zip(*(c.tolist() for c in columns), strict=True), first
+    ):
+        body: list[bytes | memoryview] = [
             pack(0, high, low, captured, original[number - first]),
             data[start : start + captured],
             bytes(-captured % 4),
@@ -77,17 +89,17 @@ def _from_pcapng(framing: Framing, comments: Comments) -> Iterator[bytes | memor
     order, seen = "<", 0
     for chunk in framing:
         # Framing has found the lengths to be true, so here they are followed without a doubt.
-        data = chunk.octets.raw.data
-        most = seen + (chunk.end - chunk.begin) // 12
-        told = comments(seen, most)
+        data: memoryview = chunk.octets.raw.data
+        told = comments(seen, seen + (chunk.end - chunk.begin) // SHORTEST_BLOCK)
         copied = at = chunk.begin
         while at < chunk.end:
-            if data[at : at + 4] == SECTION.to_bytes(4, "big"):
+            if data[at : at + 4] == SECTION_TYPE:
                 order = BYTE_ORDER[bytes(data[at + 8 : at + 12])]
+            kind, length = struct.unpack_from(order + "II", data, at)
+            if kind == SECTION and length >= SHORTEST_SECTION:
                 yield data[copied : at + 16]
                 yield struct.pack(order + "q", UNKNOWN_LENGTH)
                 copied = at + 24
-            kind, length = struct.unpack_from(order + "II", data, at)
             if kind in PACKETS:
                 if seen in told and kind in (ENHANCED_PACKET, OBSOLETE_PACKET):
                     yield data[copied:at]
@@ -99,7 +111,10 @@ def _from_pcapng(framing: Framing, comments: Comments) -> Iterator[bytes | memor
 
 
 def _with_comment(block: memoryview, order: str, text: bytes) -> bytes:
-    (kind,), (captured,) = struct.unpack_from(order + "I", block), struct.unpack_from(order + "I", block, CAPTURED)
+    (kind,), (captured,) = (
+        struct.unpack_from(order + "I", block),
+        struct.unpack_from(order + "I", block, CAPTURED),
+    )
     options = FRAME + (captured + 3) // 4 * 4
     comment = _option(order, OPTION_COMMENT, text)
     rest = bytes(block[options:-4]) or _option(order, OPTION_END, b"")

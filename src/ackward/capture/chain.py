@@ -5,11 +5,12 @@ over it costs more than everything else that is done to a packet. So we *guess* 
 begin, one every few kilobytes, and follow the chain from all of them together, one NumPy step for all lanes.
 The laws that make the result exact however the guesses were made:
 
-1. Lane 0 starts at a true record. 2. A lane ends at the first record at or behind the start of the next lane.
+1. Lane 0 starts at a true record.
+2. A lane ends at the first record at or behind the start of the next lane.
 3. If a true lane ends exactly at the next lane's start, the next lane is true as well. At the first one that
-does not, everything behind is thrown away and the chain is taken up from the end of the last true lane. 4.
-After ``MOST_RETRIES`` bad guesses in a chunk the rest is followed record by record, so time stays linear in
-the size of the file whatever it holds.
+   does not, everything behind is thrown away and the chain is taken up from the end of the last true lane.
+4. After ``MOST_RETRIES`` bad guesses in a chunk the rest is followed record by record, so time stays linear in
+   the size of the file whatever it holds.
 """
 
 from __future__ import annotations
@@ -61,8 +62,7 @@ class Chain:
     """Finds the records of a chunk. Remembers how long records are, to choose the lanes of the next chunk."""
 
     def __init__(self, link: Link, alignment: int, stop: int | None = None) -> None:
-        """Records begin at multiples of ``alignment`` from the first; one whose first 32 bits are ``stop``
-        may end a run.
+        """Records begin at multiples of ``alignment``; one whose first 32 bits are ``stop`` may end a run.
 
         The bytes of ``stop`` read the same in both orders.
         """
@@ -151,5 +151,7 @@ class Chain:
             if stop is not None and len(records) > 1 and read(data, at)[0] == stop:
                 break  # another byte order may hold from here on
             (length,) = read(data, at + field)
-            at += (length if length > least else least) + extra
+            if length < least:
+                length = least
+            at += length + extra
         return np.array(records, np.int64)

@@ -209,7 +209,7 @@ class Layers:
         return self._transport(octets, packets, protocol, inside=inside)
 
     def _ipv6(self, octets: Octets, packets: Packets, *, inside: bool) -> Packets:
-        """RFC 8200 section 3. A payload length of 0 is that of a jumbogram (RFC 2675) or of a large offloaded segment."""
+        """RFC 8200 section 3. A payload length of 0 is that of a jumbogram (RFC 2675) or a large offloaded segment."""
         packets = self._with(packets, 40)
         headers = octets.rows(packets.at, 40)
         length = column(headers, 4, ">u2").astype(np.int64)

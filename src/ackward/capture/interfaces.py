@@ -43,7 +43,7 @@ class Interfaces:
     def __init__(self) -> None:
         self.names: list[str] = []
         self.surplus = Trouble(
-            f"{{count}} interfaces are described beyond the {MOST_INTERFACES} that are believed",
+            f"interfaces beyond the {MOST_INTERFACES} that are believed: {{count}}",
             "packets of the others were left out",
         )
         self._rows: list[tuple[int, ...]] = []
@@ -127,14 +127,12 @@ class Interfaces:
         self, interface: NDArray[np.int64], ticks: NDArray[np.uint64]
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Nanoseconds since the epoch, and whether they are that: before 1970 or after 2262 they are 0 and false."""
-        if len(self._rows) == 1:
-            row = self._table[0]  # one clock: NumPy spreads the numbers by itself
-        else:
-            row = self._table[interface]
+        # With one clock NumPy spreads its numbers by itself.
+        row = self._table[0] if len(self._rows) == 1 else self._table[interface]
         multiplier, divisor, shift, offset_s = (
             row[name] for name in ("multiplier", "divisor", "shift", "offset_s")
         )
-        sane = ticks <= np.uint64(LAST_SECOND * SECOND) // multiplier
+        sane = (ticks <= np.uint64(LAST_SECOND * SECOND) // multiplier) | (divisor > 1)
         time_ns = ticks * multiplier // divisor if np.any(divisor != 1) else ticks * multiplier
         binary = shift >= 0
         if np.any(binary):
@@ -164,7 +162,7 @@ def _binary_clock(
 
 
 def _clock(resolution: int) -> tuple[int, int, int]:
-    """Multiplier, divisor and shift of ``if_tsresol``: ticks a second as a power of ten, or of two if the top bit is set."""
+    """Multiplier, divisor and shift of ``if_tsresol``: ticks a second as a power of ten, or of two (top bit)."""
     if resolution & 0x80:
         return 1, 1, resolution & 0x7F
     if resolution <= 9:

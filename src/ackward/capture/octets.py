@@ -43,7 +43,7 @@ class Octets:
         return larger
 
     def windows(self, at: Positions, width: int, step: int, field: int, dtype: str) -> NDArray[Any]:
-        """The numbers at ``field`` behind each ``step``-th byte of the ``width`` bytes from each position, one row each."""
+        """The numbers ``field`` bytes behind each ``step``-th of ``width`` bytes from each position, one row each."""
         size = width + field + np.dtype(dtype).itemsize
         rows = self.rows(at, size)
         return np.ndarray((len(at), width // step), dtype, rows.data, field, (size, step))
@@ -57,6 +57,5 @@ def column(rows: NDArray[np.uint8], offset: int, dtype: str) -> NDArray[Any]:
 
 def distinct(values: NDArray[Any]) -> list[int]:
     """The distinct numbers of a column that is almost always of one alone."""
-    if not len(values) or (values == values[0]).all():
-        return values[:1].tolist()
-    return np.unique(values).tolist()
+    found = values[:1] if not len(values) or (values == values[0]).all() else np.unique(values)
+    return [int(value) for value in found]

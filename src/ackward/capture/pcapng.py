@@ -35,16 +35,16 @@ class PcapNg:
         self._turns = 0
         self._last_time = 0
         self._untimed = Trouble(
-            "{count} packets carry no time (simple packet blocks)",
+            "packets that carry no time (simple packet blocks): {count}",
             "each was given the time of the packet before it",
         )
         self._astray = Trouble(
-            "{count} packets belong to no interface that the file describes", "they were left out"
+            "packets of no interface that the file describes: {count}", "they were left out"
         )
         self._short = Trouble(
-            "{count} packet blocks are shorter than the packet they claim", "they were left out"
+            "packet blocks shorter than the packet they claim: {count}", "they were left out"
         )
-        self._absurd = Trouble("{count} packets have a time outside 1970 to 2262", "they were left out")
+        self._absurd = Trouble("packets with a time outside 1970 to 2262: {count}", "they were left out")
 
     @property
     def interfaces(self) -> list[str]:
@@ -175,12 +175,6 @@ class PcapNg:
         if len(time_ns):
             self._last_time = int(time_ns[-1])
         return time_ns
-
-    def _borrowed(self, time_ns: NDArray[np.int64], untimed: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """The times, with those of packets without one taken from the packet before."""
-        source = np.where(untimed, -1, np.arange(len(time_ns)))
-        source = np.maximum.accumulate(source)
-        return np.where(source < 0, self._last_time, time_ns[source])
 
     def _plausible(self, octets: Octets, at: Positions, width: int, end: int) -> NDArray[np.bool_]:
         """Whether an enhanced packet block stands here that ends with its length, and another packet block follows."""

@@ -6,11 +6,13 @@ import glob
 import gzip
 import io
 import stat
+import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from ackward.errors import UnknownName, UsageError
 
@@ -21,7 +23,7 @@ GZIP, ZSTD, LZ4 = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"
 LONGEST_MAGIC = 4
 
 
-class Unreadable(Exception):  # noqa: N818 - it says what the file is
+class Unreadable(Exception):
     """A file could not be opened, read or decompressed any further."""
 
 
@@ -47,7 +49,7 @@ class Source:
         with ExitStack() as stack:
             try:
                 if self.path is None:
-                    file = stack.enter_context(open(0, "rb", closefd=False))  # noqa: PTH123 - a descriptor
+                    file = stack.enter_context(open(0, "rb", closefd=False))
                 else:
                     file = stack.enter_context(self.path.open("rb"))
                 counted = _Counted(file)
@@ -85,6 +87,7 @@ class Stream:
     def __init__(self, file: _Counted) -> None:
         self._file = file
         self._expanded = _decompressed(file)
+        self._errors: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, *_library_errors())
 
     @property
     def position(self) -> int:
@@ -100,7 +103,7 @@ class Stream:
                     got = self._file.readinto(buffer[count:])
                 else:
                     got = self._expanded.readinto1(buffer[count : count + PIECE])
-            except (OSError, EOFError, RuntimeError, zlib.error, *_decompressor_errors()) as error:
+            except self._errors as error:
                 raise Cut(count, f"it cannot be read any further ({_words(error)})") from error
             if not got:
                 break
@@ -116,31 +119,58 @@ class Cut(Unreadable):
         self.count = count
 
 
-def _decompressed(file: _Counted) -> io.BufferedIOBase | None:
+class _Expanding(Protocol):
+    def readinto1(self, buffer: memoryview, /) -> int: ...
+
+
+def _decompressed(file: _Counted) -> _Expanding | None:
     """What expands the file, null if it is not compressed. The two libraries are only loaded where they are needed."""
     if file.opening.startswith(GZIP):
         return gzip.GzipFile(fileobj=io.BufferedReader(file, PIECE))
     if file.opening == ZSTD:
         import zstandard
 
-        expanded: io.BufferedIOBase = zstandard.ZstdDecompressor().stream_reader(
-            io.BufferedReader(file, PIECE), read_across_frames=True
-        )
-        return expanded
+        compressed = io.BufferedReader(file, PIECE)
+        return zstandard.ZstdDecompressor().stream_reader(compressed, read_across_frames=True)
     if file.opening == LZ4:
-        import lz4.frame
+        import lz4.frame  # type: ignore[import-untyped]
 
-        opened: io.BufferedIOBase = lz4.frame.LZ4FrameFile(io.BufferedReader(file, PIECE))
-        return opened
+        expanding: _Expanding = lz4.frame.LZ4FrameFile(io.BufferedReader(file, PIECE))
+        return expanding
     return None
 
 
-def _decompressor_errors() -> tuple[type[Exception], ...]:
-    """The errors of a library that is loaded; lz4 raises RuntimeError."""
-    import sys
-
+def _library_errors() -> tuple[type[Exception], ...]:
+    """What the libraries that are in use raise; lz4 has no error of its own."""
     zstandard = sys.modules.get("zstandard")
-    return () if zstandard is None else (zstandard.ZstdError,)
+    return (RuntimeError, zstandard.ZstdError) if zstandard else (RuntimeError,)
+
+
+class _Expanding(Protocol):
+    def readinto1(self, buffer: memoryview, /) -> int: ...
+
+
+def _decompressed(file: _Counted) -> _Expanding | None:
+    """What expands the file, null if it is not compressed. The two libraries are only loaded where they are needed."""
+    if file.opening.startswith(GZIP):
+        return gzip.GzipFile(fileobj=io.BufferedReader(file, PIECE))
+    if file.opening == ZSTD:
+        import zstandard
+
+        compressed = io.BufferedReader(file, PIECE)
+        return zstandard.ZstdDecompressor().stream_reader(compressed, read_across_frames=True)
+    if file.opening == LZ4:
+        import lz4.frame  # type: ignore[import-untyped]
+
+        expanding: _Expanding = lz4.frame.LZ4FrameFile(io.BufferedReader(file, PIECE))
+        return expanding
+    return None
+
+
+def _zstandard_errors() -> tuple[type[Exception], ...]:
+    """The library's own error, if it is in use."""
+    loaded = sys.modules.get("zstandard")
+    return (loaded.ZstdError,) if loaded else ()
 
 
 def _words(error: Exception) -> str:

@@ -121,8 +121,8 @@ def _options(
     handshakes["scale"] = np.where(whole[syn], NO_SCALE, SCALE_NOT_SEEN)
 
     aligned = whole & (length >= 32) & (column(heads, 20, ">u4") == ALIGNED_TIMES)
-    for name, place in (("tsval", 24), ("tsecr", 28)):
-        told = column(heads, place, ">u4")
+    for name, field in (("tsval", 24), ("tsecr", 28)):
+        told = column(heads, field, ">u4")
         rows[name] = told if aligned.all() else np.where(aligned, told, 0)
     start = np.where(aligned, 32, SHORTEST)
     row = np.flatnonzero(whole & (length > start))

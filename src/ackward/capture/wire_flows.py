@@ -7,10 +7,11 @@ Works on the segments of all files together, sorted, column by column. The laws:
 * A SYN names the client, and a SYN-ACK the server (``role_seen``). Else the end is the server that accepted
   other connections in this capture, or whose port did; else the one whose port is no ephemeral one while the
   other's is; else the one that did not send first.
+* Windows are scaled where the options of both SYNs were seen (RFC 7323 section 2.2), else left as sent.
 * A packet that offload merged counts as ``bytes / mss`` segments, rounded up. The MSS is the smaller one of
-those in the SYNs, less the 12 bytes of timestamps (RFC 6691). Without a SYN it is the most plausible one of
-that direction: the largest payload if that is one of jumbo frames, else the largest that fits a frame of 1500
-bytes and is near it, else that of such a frame.
+  those in the SYNs, less the 12 bytes of timestamps (RFC 6691). Without a SYN it is the most plausible one of
+  that direction: the largest payload if that is one of jumbo frames, else the largest that fits a frame of
+  1500 bytes and is near it, else that of such a frame.
 """
 
 from __future__ import annotations
@@ -204,8 +205,11 @@ def _order(rows: NDArray[Any], *, by_time: bool) -> NDArray[np.int64]:
         key |= rows["flow"].astype(np.uint64) << np.uint64(32)
     key.sort()
     key &= np.uint64(0xFFFFFFFF)
-    order = key.view(np.int64)
-    return order if ranked is None else ranked[order]
+    order: NDArray[np.int64] = key.view(np.int64)
+    if ranked is None:
+        return order
+    by_pair: NDArray[np.int64] = ranked[order]
+    return by_pair
 
 
 def _permute(rows: NDArray[Any], order: NDArray[np.int64]) -> None:
@@ -247,7 +251,8 @@ def _new_handshakes(rows: NDArray[Any], syns: _Syns, pair_begins: NDArray[np.int
     head = rows[begin[before]]
     number = np.where(head["to_server"] == syns.low_is_client[before], head["seq"], head["ack"])
     new[before] = number - syns.isn[before] >= REORDERED
-    return syns.at[new]
+    begins: NDArray[np.int64] = syns.at[new]
+    return begins
 
 
 def _clients(

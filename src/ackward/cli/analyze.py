@@ -15,6 +15,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 EPILOG = """Examples:\n\n
 ackward analyze customer.pcapng --report customer.html\n\n
 ackward analyze captures/ --port 443 --json\n\n
+ackward analyze customer.pcap --annotate explained.pcapng --parquet tables\n\n
 tcpdump -w - -c 1000 tcp | ackward analyze -"""
 
 
@@ -27,6 +28,14 @@ def command(
     host: Annotated[str | None, typer.Option(help="only connections with this address at either end")] = None,
     vxlan: Annotated[int | None, typer.Option(help="look into VXLAN tunnels on this UDP port")] = None,
     report: Annotated[Path | None, typer.Option(help="write the report as one HTML page")] = None,
+    parquet: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="write segments, flows, exchanges and findings as Parquet"),
+    ] = None,
+    annotate: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT.pcapng", help="write the capture again with comments on stalled packets"),
+    ] = None,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="exit with 5 if there is a finding")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
 ) -> int:
@@ -34,6 +43,14 @@ def command(
     from ackward.loop.analyzing import analyze
 
     with talk.status("reading"):
-        seen = analyze(sources, port=port, host=host, vxlan=vxlan).report
-    show(seen, as_json=as_json, page=report, title="ackward analyze")
-    return 5 if exit_code and seen.findings else 0
+        seen = analyze(sources, port=port, host=host, vxlan=vxlan, annotated=annotate)
+    if annotate:
+        talk.print(f"annotated: {annotate}", markup=False)
+    if parquet:
+        from ackward.loop.reading import store
+        from ackward.report.tables import tables
+
+        store(tables(seen), parquet)
+        talk.print(f"tables: {parquet}", markup=False)
+    show(seen.report, as_json=as_json, page=report, title="ackward analyze")
+    return 5 if exit_code and seen.report.findings else 0

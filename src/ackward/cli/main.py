@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "watch": "watch live sockets and explain their stalls",
     "analyze": "the same from pcap and pcapng files; needs no privileges",
+    "compare": "two reports or captures, before and after: the verdict",
     "doctor": "check this host: what kernel and privileges allow, and settings that will hurt",
     "fix": "apply a remedy, or show what it would change",
     "status": "the remedies in force, read back from the kernel",

@@ -17,7 +17,7 @@ from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.flights import Flights, flights
 from ackward.diagnosis.losses import Losses, losses
 from ackward.diagnosis.segmented import Bools, Ints
-from ackward.diagnosis.timers import DelayedAcks, delayed_acks
+from ackward.diagnosis.timers import AwaitedAcks, awaited_acks
 from ackward.model.segments import Kind, Nonagle, Vantage
 
 #: An ACK this much later than one round trip was delayed by the receiver, not by the path. Linux delays 40 ms or more
@@ -132,9 +132,9 @@ class Waits:
         return clocked(self.timeline)
 
     @cached_property
-    def delayed_acks(self) -> DelayedAcks:
-        """Delayed ACKs that somebody waited for, from the receivers' ends."""
-        return delayed_acks(self.timeline)
+    def awaited_acks(self) -> AwaitedAcks:
+        """ACKs that somebody waited for, from the receivers' ends."""
+        return awaited_acks(self.timeline)
 
     @cached_property
     def flights(self) -> Flights:

@@ -87,9 +87,24 @@ def _resent(timeline: Timeline, vantage: Vantage) -> Losses:
     silent = (hints == 0) & (duplicates < DUPLICATE_ACKS)
     trigger[silent & last] = Trigger.PROBE
     trigger[(silent & (waited >= RTO_FLOOR_NS)) | syn[row]] = Trigger.TIMEOUT
-    return Losses(
+    trigger = _inherited(trigger, original, timeline.previous(again | syn_again)[row])
+    # Into a closed window the kernel sends again to ask whether it has opened: that is no loss.
+    heard = timeline.previous(received)[row]
+    closed = segments["window"][np.maximum(heard, 0)] < segments["mss"][row]
+    asks = (heard >= 0) & closed & ~segments["has_state"][row] & ~syn[row]
+    found = Losses(
         row, time[original], trigger, np.full(len(row), int(vantage), np.int64), timeline.exchange[row]
     )
+    return found.chosen(~asks)
+
+
+def _inherited(trigger: Ints, original: Ints, before: Ints) -> Ints:
+    """What is sent again after something else was, belongs to the recovery that this began."""
+    if not len(trigger):
+        return trigger
+    follows = before > original
+    leader = np.maximum.accumulate(np.where(follows, -1, np.arange(len(trigger))))
+    return np.where(follows & (leader >= 0), trigger[np.maximum(leader, 0)], trigger)
 
 
 def _original(timeline: Timeline, sends: Bools, rows: Ints) -> Ints:
@@ -127,6 +142,7 @@ def _repaired(timeline: Timeline, vantage: Vantage) -> Losses:
     ahead = arrived & (timeline.seq64 > edge) & (edge > -(1 << 61))
     row = np.flatnonzero(arrived & (timeline.end64 <= edge) & (timeline.exchange >= 0))
     row = row[~sender_watched[timeline.exchange[row]]]
+    probes = _probes(timeline, arrived, ahead & (timeline.exchange >= 0), sender_watched, vantage)
     # A fill begins where our own ACKs stand; a mere duplicate lies below them.
     acked = running_max(flow, timeline.ack64, where=here & (segments["kind"] == Kind.SENT), inclusive=False)
     opened = timeline.previous(ahead)[row]
@@ -138,4 +154,32 @@ def _repaired(timeline: Timeline, vantage: Vantage) -> Losses:
     real = waited >= timeline.min_rtt[exchange] // 2
     row, opened, waited, exchange = row[real], opened[real], waited[real], exchange[real]
     trigger = np.where(waited >= RTO_FLOOR_NS + timeline.min_rtt[exchange], Trigger.TIMEOUT, Trigger.FAST)
-    return Losses(row, time[opened], trigger, np.full(len(row), 1 - int(vantage), np.int64), exchange)
+    fills_found = Losses(row, time[opened], trigger, np.full(len(row), 1 - int(vantage), np.int64), exchange)
+    return Losses(
+        *(
+            np.concatenate([getattr(part, name) for part in (fills_found, probes)])
+            for name in Losses.__dataclass_fields__
+        )
+    )
+
+
+def _probes(
+    timeline: Timeline, arrived: Bools, ahead: Bools, sender_watched: Bools, vantage: Vantage
+) -> Losses:
+    """Tail-loss probes as the receiver sees them: silence, then the very last segment, with a hole before it.
+
+    A timeout would have repeated the first missing segment, and a program that had paused would have sent more.
+    """
+    time = timeline.time
+    row = np.flatnonzero(ahead)
+    row = row[~sender_watched[timeline.exchange[row]]]
+    before = timeline.previous(arrived)[row]
+    after = timeline.following(arrived)[row]
+    rtt = timeline.min_rtt[timeline.exchange[row]]
+    alone = (after < 0) | (timeline.seq64[np.maximum(after, 0)] < timeline.seq64[row])
+    silent = (before >= 0) & (time[row] - time[np.maximum(before, 0)] > rtt + rtt // 4)
+    row, before = row[alone & silent], before[alone & silent]
+    trigger = np.full(len(row), Trigger.PROBE, np.int64)
+    return Losses(
+        row, time[before], trigger, np.full(len(row), 1 - int(vantage), np.int64), timeline.exchange[row]
+    )

@@ -1,4 +1,4 @@
-"""Delayed ACKs that were being waited for, as seen from the receiver's host.
+"""ACKs that were being waited for, as seen from the receiver's host: delayed ones, and prompt ones.
 
 The kernel tells when a delayed-ACK timer fired with an ACK pending: that is observed. A capture at that host shows only
 the outcome, an ACK without data that left long after the data it acknowledges: that is inferred.
@@ -32,13 +32,13 @@ CONSISTENT = 0.5
 
 
 @dataclass(frozen=True)
-class DelayedAcks:
-    """One entry a delayed ACK that the peer waited for.
+class AwaitedAcks:
+    """One entry an ACK that the peer waited for.
 
     ``data`` is the row of the last data before it, ``ack`` that of the ACK, ``released`` the data that the ACK let go;
     ``timer`` is the row that shows the delay: the timer's if the kernel told us (``observed``), else the ACK's.
     ``small``: the last data was no full segment, so the peer was not out of window. ``sender_watched``: the peer's own
-    host was watched too and knows better.
+    host was watched too and knows better. ``late``: the ACK was delayed.
     """
 
     data: Ints
@@ -50,37 +50,33 @@ class DelayedAcks:
     small: Bools
     sender_watched: Bools
     observed: Bools
+    late: Bools
 
-    def chosen(self, keep: Bools) -> DelayedAcks:
+    def chosen(self, keep: Bools) -> AwaitedAcks:
         """The entries where ``keep`` holds."""
-        return DelayedAcks(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
+        return AwaitedAcks(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
 
 
-def delayed_acks(timeline: Timeline) -> DelayedAcks:
+def awaited_acks(timeline: Timeline) -> AwaitedAcks:
     """All of a timeline, from both ends."""
     parts = [_at(timeline, vantage) for vantage in (Vantage.CLIENT, Vantage.SERVER)]
-    return DelayedAcks(
+    return AwaitedAcks(
         *(
             np.concatenate([getattr(part, name) for part in parts])
-            for name in DelayedAcks.__dataclass_fields__
+            for name in AwaitedAcks.__dataclass_fields__
         )
     )
 
 
-def _at(timeline: Timeline, vantage: Vantage) -> DelayedAcks:
+def _at(timeline: Timeline, vantage: Vantage) -> AwaitedAcks:
     segments, flow, time = timeline.segments, timeline.segments["flow"], timeline.time
     here = timeline.at(vantage)
     sent = here & (segments["kind"] == Kind.SENT)
     arrived = here & (segments["kind"] == Kind.RECEIVED) & timeline.fresh
     fired = segments["kind"] == Kind.ACK_TIMER
-    late = (
-        sent
-        & ~segments["has_state"]
-        & (segments["bytes"] == 0)
-        & _advances(timeline, sent)
-        & (arrival_age(timeline, arrived) > LATE_NS)
-    )
-    timer = np.flatnonzero(here & (fired | late) & (timeline.exchange >= 0))
+    pure = sent & ~segments["has_state"] & (segments["bytes"] == 0) & _advances(timeline, sent)
+    delayed = fired | (arrival_age(timeline, arrived) > LATE_NS)
+    timer = np.flatnonzero(here & (fired | pure) & (timeline.exchange >= 0))
 
     ack = np.where(fired[timer], timeline.following(sent)[timer], timer)
     data = timeline.previous(arrived)[timer]
@@ -89,21 +85,24 @@ def _at(timeline: Timeline, vantage: Vantage) -> DelayedAcks:
     whole = (ack >= 0) & (data >= 0) & (released >= 0)
     timer, ack, data, released, answer = timer[whole], ack[whole], data[whole], released[whole], answer[whole]
 
-    exchange = timeline.exchange[timer]
-    pure = (segments["bytes"][ack] == 0) & (time[ack] - time[timer] < SAME_SOFTIRQ_NS)
+    exchange, late = timeline.exchange[timer], delayed[timer]
+    rtt = timeline.min_rtt[exchange]
+    alone = (segments["bytes"][ack] == 0) & (time[ack] - time[timer] < SAME_SOFTIRQ_NS)
+    alone &= (answer < 0) | (answer > released)
     until = time[released] - time[ack]
-    prompt = pure & (until >= 0) & (until <= timeline.min_rtt[exchange] * 3 // 2 + PROMPT_SLACK_NS)
-    prompt &= (answer < 0) | (answer > released)
+    waited = alone & (until >= 0) & (until <= rtt * 3 // 2 + PROMPT_SLACK_NS)
+    # After a prompt ACK only a whole round trip tells a hold from a program's own pause, if it is longer than a turn.
+    waited &= late | ((until >= rtt * 3 // 4) & (rtt > PROMPT_SLACK_NS * 2))
 
-    tried = np.bincount(flow[timer], minlength=1)
-    answered = np.bincount(flow[timer][prompt], minlength=len(tried))
-    consistent = answered[flow[timer]] >= CONSISTENT * tried[flow[timer]]
     small = timeline.not_full
+    kind = flow[timer].astype(np.int64) * 2 + late
+    tried = np.bincount(kind[late | alone], minlength=int(kind.max()) + 1 if len(kind) else 1)
+    answered = np.bincount(kind[waited], minlength=len(tried))
     eager = np.unique(flow[sent_unacknowledged(timeline, arrived & small, sent)])
-    consistent &= ~np.isin(flow[timer], eager)
+    consistent = (answered[kind] >= CONSISTENT * tried[kind]) & ~np.isin(flow[timer], eager)
     watched = (timeline.has_server if vantage == Vantage.CLIENT else timeline.has_client)[exchange]
-    keep = prompt & consistent
-    return DelayedAcks(
+    keep = waited & consistent
+    return AwaitedAcks(
         data[keep],
         timer[keep],
         ack[keep],
@@ -113,6 +112,7 @@ def _at(timeline: Timeline, vantage: Vantage) -> DelayedAcks:
         small[data][keep],
         watched[keep],
         fired[timer][keep],
+        late[keep],
     )
 
 

@@ -20,6 +20,7 @@ from ackward.model.segments import SEGMENT, WIRE_FIELDS, Endpoint, Flag, Kind, S
 
 #: A capture stands at an end if that end's half is at most this share of the round trip.
 NEAR = 0.25
+USUAL_MSS = 1460  # Ethernet, IPv4
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def view(flows: Sequence[WireFlow], wire: Segments) -> tuple[tuple[Flow, ...], S
     at_server = (places == "server")[flow]
     rows["vantage"] = np.where(at_server, Vantage.SERVER, Vantage.CLIENT)
     rows["kind"] = np.where(wire["to_server"] != at_server, Kind.SENT, Kind.RECEIVED)
-    rows["mss"] = np.array([known.mss or 1460 for known in flows], np.int64)[flow] if len(flows) else 0
+    rows["mss"] = _payload_limit(flows, wire)[flow]
     # Between the hosts: the client sent it earlier and received it later than it passed.
     shift = np.where(places == "between", np.maximum(halves.client, 0) // 2, 0)[flow]
     rows["time_ns"] += np.where(wire["to_server"], -shift, shift)
@@ -80,6 +81,14 @@ def view(flows: Sequence[WireFlow], wire: Segments) -> tuple[tuple[Flow, ...], S
         )
         for number, known in enumerate(flows)
     ), rows
+
+
+def _payload_limit(flows: Sequence[WireFlow], wire: Segments) -> Ints:
+    """The most payload that a full segment of each flow carries: timestamps take 12 bytes of the MSS (RFC 6691)."""
+    stamped = np.zeros(len(flows), bool)
+    stamped[wire["flow"][wire["tsval"] > 0]] = True
+    agreed = np.array([known.mss or USUAL_MSS for known in flows], np.int64).reshape(-1)
+    return np.maximum(agreed - np.where(stamped, 12, 0), 1)
 
 
 def _halves(wire: Segments, count: int) -> Halves:

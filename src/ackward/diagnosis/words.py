@@ -172,7 +172,7 @@ def remedies(cause: Cause, loss: Loss, flow: Flow) -> list[tuple[Remedy, Ints]]:
             advice="read faster, or raise net.ipv4.tcp_rmem (and drop a fixed SO_RCVBUF) there",
         )
     if cause in _ADVICE and loss.holding:
-        add("advice", loss.holding, loss.saved_by_prompt_ack, advice=_ADVICE[cause])
+        add("advice", loss.holding, loss.stalled, advice=_ADVICE[cause])
     if cause == Cause.HOST_QUEUE and loss.holding:
         add(
             "advice",

@@ -12,6 +12,7 @@ from ackward.errors import OutputFailed, UnknownName
 from ackward.loop.analyzing import analyze
 from ackward.report.tables import NAMES, Tables, tables
 
+
 def read(
     path: str | Path | Sequence[str | Path],
     *,

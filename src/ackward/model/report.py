@@ -159,8 +159,9 @@ class Report(Model):
     latency_ns: list[int] = Field(
         default=[],
         description=(
-            "101 quantiles, at 0 to 100 %, of the time that exchanges took: each is the smallest time that this share "
-            "of them did not exceed. Empty without exchanges. Exchanges that were only counted enter with their flow's mean"
+            "101 quantiles, at 0 to 100 %, of the time that exchanges took: each is the smallest time that this "
+            "share of them did not exceed. Empty without exchanges. Exchanges that were only counted enter with "
+            "the mean of their flow"
         ),
     )
 

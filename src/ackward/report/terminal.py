@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ackward.model.causes import End
+from ackward.model.comparison import Comparison
 from ackward.model.report import Finding, Report
 from ackward.model.verdict import Phase, Verdict
 from ackward.report import names, palette, summary, units
@@ -68,6 +69,24 @@ def verdict_view(verdict: Verdict, phases: Sequence[Phase] = ()) -> RenderableTy
     return _narrow(Group(said, Text(), table, Text(scale, style="dim"), Text(ratio, style="dim")))
 
 
+def comparison_view(comparison: Comparison) -> RenderableType:
+    """The verdict on two reports or captures, and what each cause took on either side."""
+    table = _table("Time an exchange", ">Before", ">Share", ">After", ">Share")
+    for change in comparison.causes:
+        table.add_row(
+            Text(change.cause, palette.CAUSES[change.cause]),
+            units.duration(round(change.before_ns)),
+            _share(change.before_share),
+            units.duration(round(change.after_ns)),
+            _share(change.after_share),
+        )
+    parts: list[RenderableType] = [verdict_view(comparison.verdict), Text(), _narrow(table)]
+    for name, side in (("before", comparison.before), ("after", comparison.after)):
+        basis = " (from the quantiles in its report)" if side.basis == "quantiles" else ""
+        parts.append(_bullet(f"{name}: {units.plural(side.exchanges, 'exchange')} of {side.source}{basis}"))
+    return Group(*parts)
+
+
 @dataclass(frozen=True)
 class Bar:
     """A bar of ``fraction`` of the room it is given. Something never shows as nothing."""
@@ -105,6 +124,10 @@ def _table(*headers: str) -> Table:
         else:
             table.add_column("", ratio=1)
     return table
+
+
+def _share(share: float) -> str:
+    return units.share(round(share * 1e9), 1_000_000_000)
 
 
 def _partition(report: Report) -> RenderableType:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ackward.diagnosis.claims import Claims
+from ackward.diagnosis.claims import Claims, other
 from ackward.diagnosis.clocked import TURNAROUND_NS
 from ackward.diagnosis.holds import DELAY_FLOOR_NS, Rule, Waits
 from ackward.model.causes import Cause
@@ -22,7 +22,18 @@ def claims(waits: Waits) -> list[Claims]:
     # Where a round trip is no longer than a turnaround, timing cannot tell a hold from a program's own pause.
     told = shown.small & shown.drained & shown.nagle & (rtt > TURNAROUND_NS)
     shown = shown.chosen(told & (shown.late <= np.maximum(DELAY_FLOOR_NS, rtt)))
+    prompt = waits.awaited_acks
+    prompt = prompt.chosen(~prompt.late & prompt.small & ~prompt.sender_watched)
     return [
+        Claims.of(
+            Cause.NAGLE,
+            prompt.exchange,
+            time[prompt.data],
+            time[prompt.released],
+            observed=False,
+            evidence=prompt.ack,
+            holding=other(prompt.vantage),
+        ),
         Claims.of(
             Cause.NAGLE,
             shown.exchange,

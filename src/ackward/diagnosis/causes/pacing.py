@@ -1,7 +1,8 @@
 """``pacing``: the sender's kernel spreads full segments evenly over time, with nothing else to wait for.
 
 SO_MAX_PACING_RATE, the fq qdisc, BBR (``tcp_update_pacing_rate``). Packets show it as many full segments at even
-distances that no ACK lets go. A program that writes at even intervals looks the same, so it takes many of them, and even ones.
+distances that no ACK lets go. A program that writes at even intervals looks the same, so it takes many of them, and
+even ones.
 """
 
 from __future__ import annotations
@@ -21,36 +22,42 @@ EVEN = 0.5
 
 
 def claims(waits: Waits) -> list[Claims]:
-    """From the sender's end: even gaps between full segments, while the window had room."""
+    """Even gaps between full segments that no ACK ended, at the sender's end or, less plainly, at the receiver's."""
     timeline = waits.timeline
     segments, time = timeline.segments, timeline.time
     found = []
     for vantage in (Vantage.CLIENT, Vantage.SERVER):
-        here = timeline.at(vantage) & ~segments["has_state"] & (timeline.exchange >= 0)
-        sent = here & (segments["kind"] == Kind.SENT) & timeline.fresh
-        row = np.flatnonzero(sent & ~timeline.not_full)
-        before = timeline.previous(sent)[row]
-        heard = timeline.previous(here & (segments["kind"] == Kind.RECEIVED))[row]
-        same = (before >= 0) & (timeline.exchange[np.maximum(before, 0)] == timeline.exchange[row])
-        # An ACK just before the segment let it go; one long before did not.
-        unprompted = (heard < before) | (time[row] - time[np.maximum(heard, 0)] > LEAST_GAP_NS)
-        keep = same & unprompted & ~timeline.not_full[np.maximum(before, 0)]
-        row, before = row[keep], before[keep]
-        gap = time[row] - time[before]
-        row, before, gap = row[gap >= LEAST_GAP_NS], before[gap >= LEAST_GAP_NS], gap[gap >= LEAST_GAP_NS]
-        even = _even(timeline.exchange[row], gap)
-        row, before = row[even], before[even]
-        found.append(
-            Claims.of(
-                Cause.PACING,
-                timeline.exchange[row],
-                time[before],
-                time[row],
-                observed=False,
-                evidence=row,
-                holding=int(vantage),
+        for kind in (Kind.SENT, Kind.RECEIVED):
+            here = timeline.at(vantage) & ~segments["has_state"] & (timeline.exchange >= 0)
+            data = here & (segments["kind"] == kind) & timeline.fresh
+            row = np.flatnonzero(data & ~timeline.not_full)
+            watched = timeline.has_server if vantage == Vantage.CLIENT else timeline.has_client
+            if kind == Kind.RECEIVED:
+                row = row[~watched[timeline.exchange[row]]]
+            before = timeline.previous(data)[row]
+            gap = time[row] - time[np.maximum(before, 0)]
+            # No ACK let it go: none came just before it left; at the receiver, it took longer than an ACK's way and back.
+            other = timeline.previous(here & (segments["kind"] != kind))[row]
+            age = time[row] - time[np.maximum(other, 0)]
+            rtt = timeline.min_rtt[timeline.exchange[row]]
+            alone = (other < before) | (age > LEAST_GAP_NS) if kind == Kind.SENT else gap > rtt + rtt // 2
+            same = (before >= 0) & (timeline.exchange[np.maximum(before, 0)] == timeline.exchange[row])
+            keep = same & alone & ~timeline.not_full[np.maximum(before, 0)] & (gap >= LEAST_GAP_NS)
+            row, before, gap = row[keep], before[keep], gap[keep]
+            even = _even(timeline.exchange[row], gap)
+            row, before = row[even], before[even]
+            sender = int(vantage) if kind == Kind.SENT else 1 - int(vantage)
+            found.append(
+                Claims.of(
+                    Cause.PACING,
+                    timeline.exchange[row],
+                    time[before],
+                    time[row],
+                    observed=False,
+                    evidence=row,
+                    holding=sender,
+                )
             )
-        )
     return found
 
 

@@ -32,8 +32,8 @@ def claims(waits: Waits) -> list[Claims]:
         holding=held.vantage,
         delaying=other(held.vantage),
     )
-    fired = waits.delayed_acks
-    fired = fired.chosen(fired.small & ~fired.sender_watched)
+    fired = waits.awaited_acks
+    fired = fired.chosen(fired.late & fired.small & ~fired.sender_watched)
     felt = Claims.of(
         Cause.STANDOFF,
         fired.exchange,

@@ -1,0 +1,86 @@
+"""Conversations on paper (``dialogue``) as the bytes of capture files."""
+
+from __future__ import annotations
+
+import struct
+
+from tests.unit.dialogue import CLIENT, SERVER, a, handshake, q, rows_of
+
+#: 2026-01-01, so that times need all their bits.
+EPOCH_NS = 1_767_225_600_000_000_000
+LINK_ETHERNET = 1
+
+
+def standoffs(rounds=4):
+    """A client that writes its request in two pieces; each ACK of the first takes 40 ms."""
+    packets = handshake(1)
+    at, asked, answered = 2.0, 0, 0
+    for _ in range(rounds):
+        packets += [
+            q(at, asked, 100, answered),
+            a(at + 41, answered, 0, asked + 100),
+            q(at + 41.05, asked + 100, 200, answered),
+            a(at + 42.2, answered, 50, asked + 300),
+        ]
+        asked, answered, at = asked + 300, answered + 50, at + 45
+    return packets
+
+
+def frames(packets):
+    """(time in ns, Ethernet frame) of each packet."""
+    found = []
+    for row in rows_of(packets):
+        ends = (CLIENT, SERVER) if row["to_server"] else (SERVER, CLIENT)
+        payload = bytes(int(row["bytes"]))
+        tcp = struct.pack(
+            ">HHIIBBHHH", ends[0].port, ends[1].port, row["seq"], row["ack"], 5 << 4, row["tcp_flags"],
+            0xFFFF, 0, 0,
+        )  # fmt: skip
+        ip = struct.pack(
+            ">BBHHHBBH4s4s", 0x45, 0, 40 + len(payload), 0, 0, 64, 6, 0,
+            ends[0].address.packed, ends[1].address.packed,
+        )  # fmt: skip
+        found.append((EPOCH_NS + int(row["time_ns"]), bytes(12) + b"\x08\x00" + ip + tcp + payload))
+    return found
+
+
+def pcap(packets, order="<", nanoseconds=False, snap=65535):
+    """A classic capture."""
+    magic, tick = (0xA1B23C4D, 1) if nanoseconds else (0xA1B2C3D4, 1000)
+    parts = [struct.pack(order + "IHHiIII", magic, 2, 4, 0, 0, snap, LINK_ETHERNET)]
+    for time_ns, frame in frames(packets):
+        seconds, rest = divmod(time_ns, 1_000_000_000)
+        kept = frame[:snap]
+        parts.append(struct.pack(order + "IIII", seconds, rest // tick, len(kept), len(frame)) + kept)
+    return b"".join(parts)
+
+
+def block(order, kind, body):
+    """One pcapng block."""
+    body += bytes(-len(body) % 4)
+    length = struct.pack(order + "I", len(body) + 12)
+    return struct.pack(order + "I", kind) + length + body + length
+
+
+def option(order, code, value):
+    """One option of a block."""
+    return struct.pack(order + "HH", code, len(value)) + value + bytes(-len(value) % 4)
+
+
+def pcapng(packets, order="<", resolution=9, section_length=-1, options=b"", before=b"", behind=b""):
+    """A next generation capture. ``options`` end each packet block, ``before`` and ``behind`` stand around all packets."""
+    end = option(order, 0, b"")
+    parts = [
+        block(
+            order, 1, struct.pack(order + "HHI", LINK_ETHERNET, 0, 0)
+            + option(order, 2, b"eth0") + option(order, 9, bytes([resolution])) + end,
+        ),
+        before,
+    ]  # fmt: skip
+    for time_ns, frame in frames(packets):
+        ticks = time_ns // 10 ** (9 - resolution)
+        head = struct.pack(order + "IIIII", 0, ticks >> 32, ticks & 0xFFFFFFFF, len(frame), len(frame))
+        parts.append(block(order, 6, head + frame + bytes(-len(frame) % 4) + options))
+    body = b"".join([*parts, behind])
+    length = len(body) if section_length is None else section_length
+    return block(order, 0x0A0D0D0A, struct.pack(order + "IHHq", 0x1A2B3C4D, 1, 0, length)) + body
