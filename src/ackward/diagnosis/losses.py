@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ackward.diagnosis.exchanges import Timeline
-from ackward.diagnosis.segmented import Bools, Ints, running_max
+from ackward.diagnosis.segmented import NEVER, Bools, Ints, running_max
 from ackward.model.segments import Flag, Kind, Vantage
 
 #: Linux's smallest retransmission timeout (TCP_RTO_MIN), less one tick of HZ=100 for timers that start between ticks.
@@ -88,10 +88,11 @@ def _resent(timeline: Timeline, vantage: Vantage) -> Losses:
     trigger[silent & last] = Trigger.PROBE
     trigger[(silent & (waited >= RTO_FLOOR_NS)) | syn[row]] = Trigger.TIMEOUT
     trigger = _inherited(trigger, original, timeline.previous(again | syn_again)[row])
-    # Into a closed window the kernel sends again to ask whether it has opened: that is no loss.
-    heard = timeline.previous(received)[row]
-    closed = segments["window"][np.maximum(heard, 0)] < segments["mss"][row]
-    asks = (heard >= 0) & closed & ~segments["has_state"][row] & ~syn[row]
+    # With the receiver's window used up, what is sent again asks whether it has opened: that is no loss.
+    confirming = received & (timeline.ack64 > NEVER)
+    limit = running_max(flow, timeline.ack64 + segments["window"], where=confirming, inclusive=False)
+    asks = (limit[row] - edge[row] < segments["mss"][row]) & (limit[row] > NEVER)
+    asks &= ~segments["has_state"][row] & ~syn[row]
     found = Losses(
         row, time[original], trigger, np.full(len(row), int(vantage), np.int64), timeline.exchange[row]
     )
@@ -102,7 +103,7 @@ def _inherited(trigger: Ints, original: Ints, before: Ints) -> Ints:
     """What is sent again after something else was, belongs to the recovery that this began."""
     if not len(trigger):
         return trigger
-    follows = before > original
+    follows = before >= original
     leader = np.maximum.accumulate(np.where(follows, -1, np.arange(len(trigger))))
     return np.where(follows & (leader >= 0), trigger[np.maximum(leader, 0)], trigger)
 

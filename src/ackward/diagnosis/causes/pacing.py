@@ -16,9 +16,9 @@ from ackward.model.causes import Cause
 from ackward.model.segments import Kind, Vantage
 
 LEAST_GAP_NS = 200_000  # below, segments of one burst merely follow one another
-LEAST_GAPS = 16
+LEAST_GAPS = 3
 #: The middle half of the gaps lies within this share of their median.
-EVEN = 0.5
+EVEN = 0.2
 
 
 def claims(waits: Waits) -> list[Claims]:
@@ -36,7 +36,7 @@ def claims(waits: Waits) -> list[Claims]:
                 row = row[~watched[timeline.exchange[row]]]
             before = timeline.previous(data)[row]
             gap = time[row] - time[np.maximum(before, 0)]
-            # No ACK let it go: none came just before it left; at the receiver, it took longer than an ACK's way and back.
+            # No ACK let it go: none came just before; at the receiver, it took longer than an ACK's way and back.
             other = timeline.previous(here & (segments["kind"] != kind))[row]
             age = time[row] - time[np.maximum(other, 0)]
             rtt = timeline.min_rtt[timeline.exchange[row]]

@@ -44,7 +44,7 @@ def claims(waits: Waits) -> list[Claims]:
 
 
 def _at_receiver(timeline: Timeline, vantage: Vantage) -> Claims:
-    """This end had advertised no room, opened its window, and data followed about a round trip later."""
+    """The end had advertised no room, opened its window, and data followed about a round trip later."""
     segments, flow, time = timeline.segments, timeline.segments["flow"], timeline.time
     here = timeline.at(vantage) & ~segments["has_state"] & (timeline.exchange >= 0)
     arrived = here & (segments["kind"] == Kind.RECEIVED) & timeline.fresh
