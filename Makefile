@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 BPF := $(shell find src -name '*.bpf.c' -o -path '*/bpf/*.h')
 
-.PHONY: all demo test unit check bench clean setup layout
+.PHONY: all demo test unit check bench accuracy clean setup layout
 all: $(STAMP)
 
 # What the machine must have; installs what is missing.
@@ -51,6 +51,10 @@ bench: $(STAMP)
 	@scripts/setup.sh lab
 	@scripts/setup.sh bench
 	$(BIN)/python benchmarks/watching.py
+
+# How often the diagnosis of a capture is right, on the labelled corpus.
+accuracy: $(STAMP)
+	$(BIN)/python benchmarks/accuracy.py tests/data/corpus
 
 clean:
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

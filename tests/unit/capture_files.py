@@ -67,8 +67,11 @@ def option(order, code, value):
     return struct.pack(order + "HH", code, len(value)) + value + bytes(-len(value) % 4)
 
 
-def pcapng(packets, order="<", resolution=9, section_length=-1, options=b"", before=b"", behind=b""):
-    """A next generation capture. ``options`` end each packet block, ``before`` and ``behind`` stand around all packets."""
+def pcapng(packets, order="<", resolution=9, section_length=-1, options=b"", before=b"", behind=b"", later_ns=0):
+    """A next generation capture.
+
+    ``options`` end each packet block, ``before`` and ``behind`` stand around all packets, which are ``later_ns``.
+    """
     end = option(order, 0, b"")
     parts = [
         block(
@@ -78,7 +81,7 @@ def pcapng(packets, order="<", resolution=9, section_length=-1, options=b"", bef
         before,
     ]  # fmt: skip
     for time_ns, frame in frames(packets):
-        ticks = time_ns // 10 ** (9 - resolution)
+        ticks = (time_ns + later_ns) // 10 ** (9 - resolution)
         head = struct.pack(order + "IIIII", 0, ticks >> 32, ticks & 0xFFFFFFFF, len(frame), len(frame))
         parts.append(block(order, 6, head + frame + bytes(-len(frame) % 4) + options))
     body = b"".join([*parts, behind])

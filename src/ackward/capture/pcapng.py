@@ -21,7 +21,7 @@ SHORTEST_BLOCK = 12
 #: How much of the front of a packet block is read: the fixed part of the longest of the three kinds.
 FRONT = 28
 #: More changes of byte order than this are not a capture but an attempt to make us start over for ever.
-MOST_TURNS = 10_000
+MOST_TURNS = 1_000
 
 
 class PcapNg:
