@@ -67,7 +67,9 @@ def option(order, code, value):
     return struct.pack(order + "HH", code, len(value)) + value + bytes(-len(value) % 4)
 
 
-def pcapng(packets, order="<", resolution=9, section_length=-1, options=b"", before=b"", behind=b"", later_ns=0):
+def pcapng(
+    packets, order="<", resolution=9, section_length=-1, options=b"", before=b"", behind=b"", later_ns=0
+):
     """A next generation capture.
 
     ``options`` end each packet block, ``before`` and ``behind`` stand around all packets, which are ``later_ns``.

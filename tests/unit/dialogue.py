@@ -58,7 +58,11 @@ def rows_of(packets):
         row["ack"] = 0 if packet.flags == "S" else other + packet.ack + 1
         row["bytes"], row["segments"] = packet.size, max(1, -(-packet.size // MSS))
         row["window"] = packet.window
-        row["tcp_flags"] = (Flag.SYN if syn else 0) | (0 if packet.flags == "S" else Flag.ACK) | (Flag.FIN if "F" in packet.flags else 0)
+        row["tcp_flags"] = (
+            (Flag.SYN if syn else 0)
+            | (0 if packet.flags == "S" else Flag.ACK)
+            | (Flag.FIN if "F" in packet.flags else 0)
+        )
         if packet.sack:
             row["sack_left"], row["sack_right"] = (other + 1 + edge for edge in packet.sack)
     rows["packet"] = np.arange(len(rows))
@@ -73,4 +77,6 @@ def report_of(packets) -> Report:
 
 def spent(report):
     """Milliseconds by cause, those above a tenth of one."""
-    return {str(cause): round(total.ns / 1e6, 1) for cause, total in report.causes.items() if total.ns > 100_000}
+    return {
+        str(cause): round(total.ns / 1e6, 1) for cause, total in report.causes.items() if total.ns > 100_000
+    }

@@ -57,7 +57,9 @@ def tcp(
     options += b"\0" * (-len(options) % 4)
     words = (20 + len(options)) // 4 if offset is None else offset
     return (
-        struct.pack(">HHIIBBHHH", source, destination, seq, ack, words << 4, flags, window, 0, 0) + options + payload
+        struct.pack(">HHIIBBHHH", source, destination, seq, ack, words << 4, flags, window, 0, 0)
+        + options
+        + payload
     )
 
 
@@ -139,7 +141,9 @@ def fragment(offset: int = 0, *, more: bool = False) -> tuple[int, bytes]:
 # --- links ----------------------------------------------------------------------------------------------------------
 
 
-def ethernet(payload: bytes, kind: int = 0x0800, *, tags: Sequence[tuple[int, int]] = (), pad: int = 0) -> bytes:
+def ethernet(
+    payload: bytes, kind: int = 0x0800, *, tags: Sequence[tuple[int, int]] = (), pad: int = 0
+) -> bytes:
     """``tags`` are pairs of a tag's EtherType and its VLAN; frames shorter than ``pad`` are filled up."""
     shim = b"".join(struct.pack(">HH", number, vlan) for number, vlan in tags)
     frame = b"\x02" * 6 + b"\x04" * 6 + shim + struct.pack(">H", kind) + payload
@@ -160,7 +164,12 @@ def loopback(payload: bytes, family: int = 2, order: str = "<") -> bytes:
 
 def vxlan(frame: bytes, network: int = 42, port: int = 4789) -> bytes:
     return ethernet(
-        ipv4(udp(55555, port, struct.pack(">II", 0x08000000, network << 8) + frame), "192.0.2.1", "192.0.2.2", protocol=17)
+        ipv4(
+            udp(55555, port, struct.pack(">II", 0x08000000, network << 8) + frame),
+            "192.0.2.1",
+            "192.0.2.2",
+            protocol=17,
+        )
     )
 
 
@@ -237,7 +246,13 @@ def interface(
 
 
 def enhanced(
-    frame: bytes, ticks: int, number: int = 0, order: str = "<", *, original: int | None = None, captured: int | None = None
+    frame: bytes,
+    ticks: int,
+    number: int = 0,
+    order: str = "<",
+    *,
+    original: int | None = None,
+    captured: int | None = None,
 ) -> bytes:
     claimed = len(frame) if captured is None else captured
     size = len(frame) if original is None else original

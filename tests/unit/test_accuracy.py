@@ -9,9 +9,9 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from benchmarks import accuracy
 
 from ackward.model.causes import Cause
-from benchmarks import accuracy
 
 CORPUS = Path(__file__).parent.parent / "data" / "corpus"
 PRECISION, RECALL = 0.98, 0.95

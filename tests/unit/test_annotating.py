@@ -8,6 +8,8 @@ import struct
 import subprocess
 
 import pytest
+from tests import recordings
+from tests.unit.capture_files import block, frames, option, pcap, pcapng, standoffs
 
 from ackward import analyze
 from ackward.capture import framing
@@ -15,8 +17,6 @@ from ackward.capture.sources import find
 from ackward.diagnosis.comments import MOST_A_PACKET, Comments
 from ackward.diagnosis.diagnose import diagnose
 from ackward.errors import OutputFailed, UsageError
-from tests import recordings
-from tests.unit.capture_files import block, frames, option, pcap, pcapng, standoffs
 
 ENHANCED, COMMENT = 6, 1
 END = option("<", 0, b"")
@@ -38,6 +38,10 @@ CAPTURES = {
 }
 #: Packets of four standoffs from 0: the first piece, the late ACK and the second piece of each request.
 STALLED = [[3 + 4 * n, 4 + 4 * n, 5 + 4 * n] for n in range(4)]
+
+
+def flat(groups):
+    return [number for group in groups for number in group]
 
 
 @pytest.fixture
@@ -119,8 +123,12 @@ def packets(*names):
             for chunk in framing.Framing(source, stream):
                 seen = chunk.frames
                 columns = (seen.time_ns, seen.link, seen.original, seen.start, seen.captured)
-                for time_ns, link, original, start, captured in zip(*(c.tolist() for c in columns), strict=True):
-                    found.append((time_ns, link, original, chunk.octets.raw[start : start + captured].tobytes()))
+                for time_ns, link, original, start, captured in zip(
+                    *(c.tolist() for c in columns), strict=True
+                ):
+                    found.append(
+                        (time_ns, link, original, chunk.octets.raw[start : start + captured].tobytes())
+                    )
     return found
 
 
@@ -131,14 +139,16 @@ def test_packets_are_as_they_were(annotated, tmp_path, name):
     assert len(comments(content)) >= 12
 
 
-@pytest.mark.parametrize("name", [name for name in CAPTURES if not name.startswith("pcap-") and name != "pcap"])
+@pytest.mark.parametrize(
+    "name", [name for name in CAPTURES if not name.startswith("pcap-") and name != "pcap"]
+)
 def test_all_blocks_of_a_pcapng_are_as_they_were(annotated, name):
     assert without_comments(annotated(CAPTURES[name])) == without_comments(CAPTURES[name])
 
 
 def test_the_comments_say_what_happened(annotated):
     told = comments(annotated(CAPTURES["pcapng"]))
-    assert sorted(told) == sorted(sum(STALLED, []))
+    assert sorted(told) == flat(STALLED)
     first, late, second = STALLED[1]
     assert told[first][0].startswith("ackward: standoff begins: 41.0")
     assert "inferred, client holds, server delays, exchange 1" in told[first][0]
@@ -177,7 +187,7 @@ def test_several_inputs_become_sections(annotated, tmp_path):
 def test_a_file_that_was_left_out_leaves_the_numbers_right(annotated):
     """Packets are numbered over all readable files: what cannot be read must not shift them."""
     content = annotated(b"this is no capture at all", CAPTURES["pcapng"])
-    assert sorted(comments(content)) == sorted(sum(STALLED, []))
+    assert sorted(comments(content)) == flat(STALLED)
 
 
 @pytest.mark.parametrize("size", [700, 1000, 1500])
@@ -195,7 +205,7 @@ def test_a_cut_capture_gives_what_can_be_read(annotated, name):
     seen = set()
     for size in range(len(whole) - 300, len(whole), 11):
         content = annotated(whole[:size])
-        assert sorted(comments(content))[:9] == sorted(sum(STALLED[:3], []))
+        assert sorted(comments(content))[:9] == flat(STALLED[:3])
         seen.add(len(blocks(content)))
     assert max(seen) < len(blocks(annotated(whole)))
 
@@ -265,7 +275,9 @@ def test_wireshark_shows_them(annotated, tmp_path, name):
     """The comments are beside the packets, and it sees no other difference."""
 
     def tshark(path, *arguments):
-        done = subprocess.run(["tshark", "-r", path, *arguments], capture_output=True, text=True, check=True, timeout=120)
+        done = subprocess.run(
+            ["tshark", "-r", path, *arguments], capture_output=True, text=True, check=True, timeout=120
+        )
         return done.stdout.splitlines()
 
     annotated(CAPTURES[name])
@@ -273,7 +285,14 @@ def test_wireshark_shows_them(annotated, tmp_path, name):
                    "-e", "frame.number", "-e", "frame.comment")  # fmt: skip
     assert len(shown) >= 12
     assert any("ackward: standoff begins: 41.0" in line for line in shown)
-    fields = ["frame.number", "frame.time_epoch", "frame.len", "frame.cap_len", "frame.encap_type", "tcp.seq_raw"]
+    fields = [
+        "frame.number",
+        "frame.time_epoch",
+        "frame.len",
+        "frame.cap_len",
+        "frame.encap_type",
+        "tcp.seq_raw",
+    ]
     wanted = ["-T", "fields", *(word for field in fields for word in ("-e", field))]
     for arguments in (wanted, ["-x"]):
         assert tshark(tmp_path / "out.pcapng", *arguments) == tshark(tmp_path / "in0", *arguments)

@@ -106,12 +106,16 @@ def test_cut_at_every_byte(read, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("extra", [b"\0" * 100, b"\xff" * 100, b"GET / HTTP/1.1\r\n" * 9, b"\x0a\x0d\x0d\x0a" * 20])
+@pytest.mark.parametrize(
+    "extra", [b"\0" * 100, b"\xff" * 100, b"GET / HTTP/1.1\r\n" * 9, b"\x0a\x0d\x0d\x0a" * 20]
+)
 def test_bytes_behind_the_end_are_reported(read, name: str, extra: bytes) -> None:
     found = read(FILES[name] + extra)
     assert found.segments["time_ns"].tolist()[: len(FRAMES)] == TIMES
     # Zeros are sixteen bytes of a record without a frame, four times over: that is what they say.
-    assert any(problem.offset is not None and problem.offset >= len(FILES[name]) for problem in found.problems)
+    assert any(
+        problem.offset is not None and problem.offset >= len(FILES[name]) for problem in found.problems
+    )
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -124,7 +128,10 @@ def test_lengths_that_lie(read, name: str, lie: int) -> None:
     found = read(bytes(data))
     good = 3 if "pcapng" in name else 4
     assert found.segments["time_ns"].tolist()[:good] == TIMES[:good]
-    assert any(problem.offset is not None and problem.offset >= victim for problem in found.problems) or found.skipped
+    assert (
+        any(problem.offset is not None and problem.offset >= victim for problem in found.problems)
+        or found.skipped
+    )
 
 
 @pytest.mark.parametrize(
@@ -149,9 +156,13 @@ def test_lengths_that_lie(read, name: str, lie: int) -> None:
 )
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("clocks", [1, 2])
-def test_clock_resolutions(read, order: str, resolution: int | None, ticks: int, expected: int, clocks: int) -> None:
+def test_clock_resolutions(
+    read, order: str, resolution: int | None, ticks: int, expected: int, clocks: int
+) -> None:
     """Alone, and beside an interface with another clock."""
-    interfaces = p.interface(1, order, resolution=resolution) + (p.interface(1, order) if clocks == 2 else b"")
+    interfaces = p.interface(1, order, resolution=resolution) + (
+        p.interface(1, order) if clocks == 2 else b""
+    )
     found = read(p.section(order) + interfaces + p.enhanced(FRAMES[0], ticks, 0, order))
     assert not found.problems
     assert found.segments["time_ns"].tolist() == [expected]
@@ -169,14 +180,25 @@ def test_clock_offsets_and_absurd_times(read, resolution: int) -> None:
 
     assert at(100, 5 * second).segments["time_ns"][0] == 105 * 10**9
     assert at(-5, 7 * second).segments["time_ns"][0] == 2 * 10**9
-    for offset_s, ticks in ((-8, 7 * second), (2**63 - 1, 0), (-(2**63), 5), (0, 2**64 - 1), (LATEST // 10**9, second)):
+    for offset_s, ticks in (
+        (-8, 7 * second),
+        (2**63 - 1, 0),
+        (-(2**63), 5),
+        (0, 2**64 - 1),
+        (LATEST // 10**9, second),
+    ):
         found = at(offset_s, ticks)
         assert any("time outside 1970 to 2262" in problem.what for problem in found.problems)
         assert 0 not in found.segments["packet"]
 
 
 def test_pcap_reaches_beyond_2038_and_counts_times_that_go_back(read) -> None:
-    late = [(FRAMES[0], 4_294_967_295 * 10**9), (FRAMES[1], p.START), (FRAMES[2], p.START + 5), (FRAMES[3], p.START + 4)]
+    late = [
+        (FRAMES[0], 4_294_967_295 * 10**9),
+        (FRAMES[1], p.START),
+        (FRAMES[2], p.START + 5),
+        (FRAMES[3], p.START + 4),
+    ]
     found = read(p.pcap(late, nano=True))
     assert found.segments["time_ns"].tolist() == [entry[1] for entry in late]
     (problem,) = found.problems
@@ -196,9 +218,15 @@ def test_simple_packets_have_no_time_of_their_own(read) -> None:
 
 
 def test_sections_and_interfaces_of_several_clocks_links_and_orders(read) -> None:
-    first = p.section() + p.interface(name="eth0", resolution=9) + p.interface(101, name="tun0", resolution=0x8A)
+    first = (
+        p.section() + p.interface(name="eth0", resolution=9) + p.interface(101, name="tun0", resolution=0x8A)
+    )
     first += p.enhanced(FRAMES[0], 10**9) + p.enhanced(FRAMES[1][14:], 2 * 1024, 1)
-    second = p.section(">") + p.interface(113, ">", name="any") + p.enhanced(p.cooked(FRAMES[2][14:]), 3 * 10**6, 0, ">")
+    second = (
+        p.section(">")
+        + p.interface(113, ">", name="any")
+        + p.enhanced(p.cooked(FRAMES[2][14:]), 3 * 10**6, 0, ">")
+    )
     third = p.section(">") + p.interface(1, ">", offset_s=4) + p.enhanced(FRAMES[3], 0, 0, ">")
     found = read(first + second + third + first)
     assert found.sources[0].interfaces == ("eth0", "tun0", "any", "", "eth0", "tun0")
@@ -211,7 +239,11 @@ def test_sections_and_interfaces_of_several_clocks_links_and_orders(read) -> Non
 
 def test_packets_of_nobody_and_blocks_too_short(read) -> None:
     data = p.section() + p.enhanced(FRAMES[0], 1) + p.section() + p.interface() + p.enhanced(FRAMES[1], 2)
-    data += p.enhanced(FRAMES[2], 3, number=7) + p.enhanced(FRAMES[3], 4, captured=5000) + p.enhanced(FRAMES[4], 5)
+    data += (
+        p.enhanced(FRAMES[2], 3, number=7)
+        + p.enhanced(FRAMES[3], 4, captured=5000)
+        + p.enhanced(FRAMES[4], 5)
+    )
     data += p.section() + p.enhanced(FRAMES[5], 6)  # interfaces end with their section
     found = read(data)
     whats = sorted(problem.what for problem in found.problems)
@@ -224,7 +256,9 @@ def test_packets_of_nobody_and_blocks_too_short(read) -> None:
 
 def test_lost_packets_are_told(read) -> None:
     def statistics(number: int, dropped: int) -> bytes:
-        return p.block(5, struct.pack("<III", number, 0, 0) + p.option(5, struct.pack("<Q", dropped)) + p.option(0, b""))
+        return p.block(
+            5, struct.pack("<III", number, 0, 0) + p.option(5, struct.pack("<Q", dropped)) + p.option(0, b"")
+        )
 
     data = p.section() + p.interface() + p.interface() + p.enhanced(FRAMES[0], 1)
     assert read(data).sources[0].lost is None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,7 +13,12 @@ from ackward.capture.reading import WireCapture, read_captures
 from ackward.capture.sources import Source
 
 SEGMENT = p.tcp(
-    seq=0xFFFFFFF0, ack=7, flags=p.PSH | p.ACK, window=321, options=p.aligned_times(11, 12), payload=b"x" * 100
+    seq=0xFFFFFFF0,
+    ack=7,
+    flags=p.PSH | p.ACK,
+    window=321,
+    options=p.aligned_times(11, 12),
+    payload=b"x" * 100,
 )
 #: name -> (link type, frame, bytes of payload)
 SHAPES: dict[str, tuple[int, bytes, int]] = {
@@ -46,11 +49,18 @@ SHAPES: dict[str, tuple[int, bytes, int]] = {
     "ipv6, all extensions": (
         1,
         p.ethernet(
-            p.ipv6(SEGMENT, extensions=[p.HOP_BY_HOP, p.ROUTING, p.fragment(), p.AUTHENTICATION, p.DESTINATION]), 0x86DD
+            p.ipv6(
+                SEGMENT, extensions=[p.HOP_BY_HOP, p.ROUTING, p.fragment(), p.AUTHENTICATION, p.DESTINATION]
+            ),
+            0x86DD,
         ),
         100,
     ),
-    "no options": (1, p.ethernet(p.ipv4(p.tcp(seq=0xFFFFFFF0, ack=7, flags=24, window=321, payload=b"yy"))), 2),
+    "no options": (
+        1,
+        p.ethernet(p.ipv4(p.tcp(seq=0xFFFFFFF0, ack=7, flags=24, window=321, payload=b"yy"))),
+        2,
+    ),
     "vxlan": (1, p.vxlan(p.ethernet(p.ipv4(SEGMENT))), 100),
 }
 
@@ -82,7 +92,9 @@ def test_whole(read, name: str) -> None:
     assert (row["tsval"], row["tsecr"]) == ((11, 12) if size == 100 else (0, 0))
     assert (row["time_ns"], row["packet"], row["sack_left"]) == (p.START, 0, 0)
     flow = found.flows[0]
-    ends = (p.CLIENT_6, p.SERVER_6) if "6" in name and "ipv6" in name or name == "loop" else (p.CLIENT, p.SERVER)
+    ends = (
+        (p.CLIENT_6, p.SERVER_6) if ("6" in name and "ipv6" in name) or name == "loop" else (p.CLIENT, p.SERVER)
+    )
     assert (str(flow.client.address), flow.client.port) == (ends[0], 40000)
     assert (str(flow.server.address), flow.server.port) == (ends[1], 80)
     assert row["to_server"]

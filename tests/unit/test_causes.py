@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import pytest
+from tests.unit.dialogue import MSS, a, handshake, q, report_of, spent
 
 from ackward.model.causes import Cause
-from tests.unit.dialogue import MSS, a, handshake, q, report_of, spent
 
 
 def test_handshake_think_time_and_distance():
     packets = [*handshake(20), q(20.1, 0, 100), a(90.1, 0, 100, 100), q(90.2, 100, 0, 100)]
     parts = spent(report_of(packets))
-    assert parts == {"handshake": pytest.approx(20, abs=0.2), "server": pytest.approx(50, abs=0.2), "network": pytest.approx(20, abs=0.2)}
+    assert parts == {
+        "handshake": pytest.approx(20, abs=0.2),
+        "server": pytest.approx(50, abs=0.2),
+        "network": pytest.approx(20, abs=0.2),
+    }
 
 
 def test_syn_sent_again_is_a_timeout():
-    packets = [q(0, flags="S"), q(1000, flags="S"), a(1020, flags="SA"), q(1020.1), q(1020.2, 0, 100), a(1040.2, 0, 50, 100)]
+    packets = [
+        q(0, flags="S"),
+        q(1000, flags="S"),
+        a(1020, flags="SA"),
+        q(1020.1),
+        q(1020.2, 0, 100),
+        a(1040.2, 0, 50, 100),
+    ]
     parts = spent(report_of(packets))
     assert parts["retransmission-timeout"] == pytest.approx(1000, abs=1)
 
@@ -56,12 +67,22 @@ def test_fast_retransmit_seen_by_the_receiver():
 
 def test_reordering_is_no_loss():
     packets = [*handshake(20), q(20.1, 0, 100), a(45, 0, MSS, 100), a(45.1, 2 * MSS, MSS, 100)]
-    packets += [q(45.11, 100, 0, MSS, sack=(2 * MSS, 3 * MSS)), a(45.2, MSS, MSS, 100), q(45.21, 100, 0, 3 * MSS)]
+    packets += [
+        q(45.11, 100, 0, MSS, sack=(2 * MSS, 3 * MSS)),
+        a(45.2, MSS, MSS, 100),
+        q(45.21, 100, 0, 3 * MSS),
+    ]
     assert "fast-retransmit" not in spent(report_of(packets))
 
 
 def test_keepalives_are_nothing():
-    packets = [*handshake(20), q(20.1, 0, 100), a(40.1, 0, 100, 100), q(7540, 99, 1, 100), a(7560, 100, 0, 100)]
+    packets = [
+        *handshake(20),
+        q(20.1, 0, 100),
+        a(40.1, 0, 100, 100),
+        q(7540, 99, 1, 100),
+        a(7560, 100, 0, 100),
+    ]
     report = report_of(packets)
     assert report.exchanges == 1
     assert set(spent(report)) == {"handshake", "network"}
@@ -100,7 +121,9 @@ def standoffs(hold_until_ack, rounds=8):
         second = now + (41.1 if hold_until_ack else 40.0)
         packets.append(q(now, sent, 100, got))
         packets.append(q(second, sent + 100, 200, got))
-        packets.append(a(now + 41, got, 0, sent + 100) if hold_until_ack else a(second + 0.9, got, 0, sent + 300))
+        packets.append(
+            a(now + 41, got, 0, sent + 100) if hold_until_ack else a(second + 0.9, got, 0, sent + 300)
+        )
         packets.append(a(second + 1.2, got, 100, sent + 300))
         sent, got, now = sent + 300, got + 100, second + 10
     return packets

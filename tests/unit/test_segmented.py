@@ -6,7 +6,15 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ackward.diagnosis.segmented import NEVER, group_ends, group_starts, next_index, previous_index, running_max, unwrap
+from ackward.diagnosis.segmented import (
+    NEVER,
+    group_ends,
+    group_starts,
+    next_index,
+    previous_index,
+    running_max,
+    unwrap,
+)
 
 rows = st.lists(st.tuples(st.integers(0, 3), st.integers(-5, 5), st.booleans()), max_size=30)
 

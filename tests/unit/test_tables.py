@@ -10,6 +10,9 @@ from pathlib import Path
 import duckdb
 import polars as pl
 import pytest
+from tests import recordings
+from tests.unit.capture_files import pcap, standoffs
+from tests.unit.dialogue import CLIENT, MSS, SERVER, a, handshake, q, rows_of
 
 import ackward
 from ackward.diagnosis.diagnose import diagnose, explain
@@ -19,9 +22,6 @@ from ackward.loop.reading import store
 from ackward.model.causes import Cause
 from ackward.model.report import Capture
 from ackward.report.tables import NAMES, column_of, tables
-from tests import recordings
-from tests.unit.capture_files import pcap, standoffs
-from tests.unit.dialogue import CLIENT, MSS, SERVER, a, handshake, q, rows_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "tables.md"
 
@@ -54,7 +54,11 @@ def test_the_tables_fit_together(name):
     assert found["flows"].height == len(seen.report.flows)
     assert found["flows"]["elapsed_ns"].sum() == found["exchanges"]["elapsed_ns"].sum()
     assert found["findings"]["cause"].to_list() == [finding.cause for finding in seen.report.findings]
-    inside = found["segments"].drop_nulls("exchange").join(found["exchanges"], on="exchange", suffix="_of_exchange")
+    inside = (
+        found["segments"]
+        .drop_nulls("exchange")
+        .join(found["exchanges"], on="exchange", suffix="_of_exchange")
+    )
     assert (inside["flow"] == inside["flow_of_exchange"]).all()
     assert found["segments"]["packet"].null_count() == found["segments"].height  # live: no packets
     told = recordings.load(name).segments["has_state"].sum()
@@ -101,8 +105,11 @@ def test_what_is_asked_for_is_not_made_whole():
     segments = tables(seen).segments
     whole = segments.collect()
     assert segments.head(5).collect().equals(whole.head(5))
-    assert segments.filter(pl.col("bytes") > 0).select("seq").collect().equals(
-        whole.filter(pl.col("bytes") > 0).select("seq")
+    assert (
+        segments.filter(pl.col("bytes") > 0)
+        .select("seq")
+        .collect()
+        .equals(whole.filter(pl.col("bytes") > 0).select("seq"))
     )
     assert segments.select(pl.len()).collect().item() == whole.height
 
@@ -125,7 +132,9 @@ def kept(tmp_path, monkeypatch):
 
 
 def test_read_gives_the_same_from_both(kept):
-    assert sorted(path.name for path in (kept / "tables").iterdir()) == sorted(f"{name}.parquet" for name in NAMES)
+    assert sorted(path.name for path in (kept / "tables").iterdir()) == sorted(
+        f"{name}.parquet" for name in NAMES
+    )
     stored, fresh = collected(ackward.read("tables")), collected(ackward.read("customer.pcap"))
     for name in NAMES:
         assert stored[name].equals(fresh[name])

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests import recordings
 
 from ackward.diagnosis.diagnose import diagnose, explain
 from ackward.diagnosis.flows import join
@@ -13,7 +14,6 @@ from ackward.diagnosis.wire import WireFlow, view
 from ackward.model.causes import Cause, End, Grade
 from ackward.model.report import Capture
 from ackward.model.segments import WIRE_FIELDS, WIRE_SEGMENT, Kind
-from tests import recordings
 
 
 def as_capture(recording):

@@ -61,14 +61,15 @@ Plausible = Callable[[Positions, int], NDArray[np.bool_]]
 class Chain:
     """Finds the records of a chunk. Remembers how long records are, to choose the lanes of the next chunk."""
 
-    def __init__(self, link: Link, alignment: int, stop: int | None = None) -> None:
-        """Records begin at multiples of ``alignment``; one whose first 32 bits are ``stop`` may end a run.
+    def __init__(self, link: Link, alignment: int, turn: tuple[int, int] | None = None) -> None:
+        """Records begin at multiples of ``alignment``.
 
-        The bytes of ``stop`` read the same in both orders.
+        If ``turn`` is given, a record that begins with its first number has its second one at byte 8, unless another byte
+        order holds from there on. Then the chain may be wrong behind that record.
         """
         self.link = link
         self.alignment = alignment
-        self._stop = stop
+        self._turn = turn
         self._mean = 256.0
 
     def follow(self, octets: Octets, begin: int, end: int, plausible: Plausible) -> Positions:
@@ -145,11 +146,11 @@ class Chain:
         field, extra, least = self.link.field, self.link.extra, self.link.least
         data = octets.raw.data
         records: list[int] = []
-        stop = self._stop
+        first, usual = self._turn or (None, None)
         while at < last:
             records.append(at)
-            if stop is not None and len(records) > 1 and read(data, at)[0] == stop:
-                break  # another byte order may hold from here on
+            if first is not None and read(data, at)[0] == first and read(data, at + 8)[0] != usual:
+                break
             (length,) = read(data, at + field)
             if length < least:
                 length = least

@@ -14,6 +14,8 @@ from ackward.capture.octets import Octets, Positions, column
 
 OBSOLETE_PACKET, SIMPLE_PACKET, ENHANCED_PACKET = 2, 3, 6
 PACKETS = (ENHANCED_PACKET, OBSOLETE_PACKET, SIMPLE_PACKET)
+#: The byte-order magic of a section whose byte order is the one we read in.
+USUAL = 0x1A2B3C4D
 SECTION_TYPE = b"\x0a\x0d\x0d\x0a"
 BYTE_ORDER = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}
 #: A block is at least its type, its length and its length again.
@@ -70,9 +72,7 @@ class PcapNg:
         if not len(at):
             return _no_frames(), done
         first, beyond = self._table.describe(octets, at, lengths, types, self._order, offset)
-        packets = np.flatnonzero(
-            (types == ENHANCED_PACKET) | (types == OBSOLETE_PACKET) | (types == SIMPLE_PACKET)
-        )
+        packets = np.flatnonzero(_packets(types))
         blocks = _Blocks(at, lengths, types, first, beyond)
         return self._packets(
             octets, blocks if len(packets) == len(at) else blocks.select(packets), offset
@@ -88,7 +88,7 @@ class PcapNg:
                 raise Broken(f"the byte order changes more than {MOST_TURNS} times", offset + begin)
             self._order = BYTE_ORDER[magic]
             link = Link(4, 0, SHORTEST_BLOCK, SHORTEST_BLOCK, self._order)
-            self._chain = Chain(link, alignment=4, stop=SECTION)
+            self._chain = Chain(link, alignment=4, turn=(SECTION, USUAL))
 
     def _numbers(self, octets: Octets, at: Positions) -> NDArray[np.int64]:
         view = octets.u32_little if self._order == "<" else octets.u32
@@ -110,7 +110,7 @@ class PcapNg:
         lies[~lies] = self._numbers(octets, closing[~lies]) != lengths[~lies]
         sections = types == SECTION
         turns = sections.copy()
-        turns[sections] = self._numbers(octets, at[sections] + 8) != 0x1A2B3C4D
+        turns[sections] = self._numbers(octets, at[sections] + 8) != USUAL
         wrong = np.flatnonzero(lies | turns | ~whole)
         if not len(wrong):
             return at, lengths, types, int(at[-1] + lengths[-1])
@@ -186,7 +186,7 @@ class PcapNg:
         sane = (lengths >= 32) & (lengths % 4 == 0) & (here + lengths + SHORTEST_BLOCK <= end)
         following = (here + lengths)[sane]
         agree = self._numbers(octets, following - 4) == lengths[sane]
-        sane[sane] = agree & np.isin(self._numbers(octets, following), PACKETS)
+        sane[sane] = agree & _packets(self._numbers(octets, following))
         good.ravel()[found] = sane
         return good
 
@@ -211,6 +211,10 @@ class _Blocks:
         return _Blocks(
             self.at[which], self.lengths[which], self.types[which], self.first[which], self.beyond[which]
         )
+
+
+def _packets(types: NDArray[np.int64]) -> NDArray[np.bool_]:
+    return (types == ENHANCED_PACKET) | (types == OBSOLETE_PACKET) | (types == SIMPLE_PACKET)
 
 
 def _lie(length: int) -> str:

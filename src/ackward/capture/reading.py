@@ -162,7 +162,6 @@ class _Reader:
         self._handshakes.append(decoded.handshakes)
         if self._pairs.count > len(self._mptcp):
             self._mptcp = np.concatenate([self._mptcp, np.zeros(self._pairs.count, np.bool_)])
-        # A SYN offers; only what follows shows that the other end speaks it as well (RFC 8684 section 3.1).
         self._mptcp[pair[decoded.mptcp]] = True
         interfaces = frames.interface[decoded.frame]
         self._vantages.update((len(self.sources), number) for number in distinct(interfaces))

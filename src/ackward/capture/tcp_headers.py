@@ -110,9 +110,9 @@ def _options(
     heads: NDArray[np.uint8],
     rows: NDArray[Any],
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Fills in timestamps and SACK blocks; gives what SYNs tell, and which segments carry an MPTCP option.
+    """Fills in timestamps and SACK blocks; gives what SYNs tell, and which segments show that both ends speak MPTCP.
 
-    Options of a header that was cut are not read.
+    A SYN alone only offers it (RFC 8684 section 3.1). Options of a header that was cut are not read.
     """
     mptcp = np.zeros(len(rows), np.bool_)
     syn = (rows["tcp_flags"] & (Flag.SYN | Flag.RST | Flag.FIN)) == Flag.SYN
@@ -145,6 +145,7 @@ def _options(
         here = here + size
         on = here < end
         row, here, end = row[on], here[on], end[on]
+    mptcp &= (rows["tcp_flags"] & (Flag.SYN | Flag.ACK)) != Flag.SYN
     return handshakes, mptcp
 
 

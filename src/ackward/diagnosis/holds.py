@@ -14,15 +14,17 @@ import numpy as np
 
 from ackward.diagnosis.clocked import Clocked, clocked
 from ackward.diagnosis.exchanges import Timeline
-from ackward.diagnosis.flights import Flights, flights
+from ackward.diagnosis.flights import IDLE_NS, Flights, flights
 from ackward.diagnosis.losses import Losses, losses
-from ackward.diagnosis.segmented import Bools, Ints
+from ackward.diagnosis.segmented import Bools, Ints, running_max
 from ackward.diagnosis.timers import AwaitedAcks, awaited_acks
 from ackward.model.segments import Kind, Nonagle, Vantage
 
 #: An ACK this much later than one round trip was delayed by the receiver, not by the path. Linux delays 40 ms or more
 #: (TCP_DELACK_MIN, TCP_ATO_MIN), others up to 500 ms (RFC 1122 4.2.3.2); a capped timer may be as low as 8 ms.
 DELAY_FLOOR_NS = 2_000_000
+#: An exchange in which the window grew by this was in slow start: congestion avoidance adds one segment a round trip.
+GROWTH = 1.5
 
 
 class Rule(enum.IntEnum):
@@ -33,6 +35,14 @@ class Rule(enum.IntEnum):
     CONGESTION_WINDOW = 2
     RECEIVE_WINDOW = 3
     HOST_QUEUE = 4
+
+
+class Window(enum.IntEnum):
+    """What the congestion window was doing while it held data back."""
+
+    FULL = 0
+    GROWING = 1
+    AFTER_IDLE = 2
 
 
 @dataclass(frozen=True)
@@ -153,6 +163,29 @@ class Waits:
         floor = np.maximum(DELAY_FLOOR_NS, self.timeline.min_rtt[holds.exchange])
         sat_on: Bools = (holds.rule == Rule.NAGLE) & (holds.ack >= 0) & (holds.ack_delay > floor)
         return sat_on
+
+    @cached_property
+    def window_rule(self) -> Ints:
+        """For each of :attr:`holds` by the congestion window, which :class:`Window` it was; -1 for all others."""
+        timeline, holds = self.timeline, self.holds
+        segments = timeline.segments
+        rows = np.flatnonzero(
+            (segments["kind"] == Kind.SENT) & segments["has_state"] & (timeline.exchange >= 0)
+        )
+        largest, first = np.zeros((2, timeline.count), np.int64), np.zeros((2, timeline.count), np.int64)
+        place = segments["vantage"][rows], timeline.exchange[rows]
+        np.maximum.at(largest, place, segments["cwnd"][rows])
+        first[place[0][::-1], place[1][::-1]] = segments["cwnd"][rows[::-1]]
+        earlier = np.stack([running_max(timeline.flow_of, row, inclusive=False) for row in largest])
+        rested = np.zeros(timeline.count, bool)
+        same = timeline.flow_of[1:] == timeline.flow_of[:-1]
+        rested[1:] = same & (timeline.start[1:] - timeline.end[:-1] >= IDLE_NS)
+
+        at, cwnd = (holds.vantage, holds.exchange), segments["cwnd"][holds.row]
+        growing = (largest[at] >= GROWTH * first[at]) & (cwnd < largest[at])
+        again = rested[holds.exchange] & (earlier[at] >= GROWTH * first[at]) & (cwnd < earlier[at])
+        which = np.where(again, Window.AFTER_IDLE, np.where(growing, Window.GROWING, Window.FULL))
+        return np.where(holds.rule == Rule.CONGESTION_WINDOW, which, -1)
 
     def timer_before(self, rows: Ints, vantage: Ints) -> Ints:
         """The row of the latest delayed-ACK timer at the other end than ``vantage``, before ``rows``, else -1."""

@@ -7,13 +7,13 @@ is slow start.
 from __future__ import annotations
 
 from ackward.diagnosis.claims import Claims
-from ackward.diagnosis.holds import Rule, Waits
+from ackward.diagnosis.holds import Waits, Window
 from ackward.model.causes import Cause
 
 
 def claims(waits: Waits) -> list[Claims]:
     """Holds that the sender's kernel puts down to this rule, and ACK-clocked flights that had stopped growing."""
-    held = waits.holds.chosen(waits.holds.rule == Rule.CONGESTION_WINDOW)
+    held = waits.holds.chosen(waits.window_rule == Window.FULL)
     time = waits.timeline.time
     told = Claims.of(
         Cause.CONGESTION_WINDOW,

@@ -6,15 +6,25 @@
 from __future__ import annotations
 
 from ackward.diagnosis.claims import Claims
-from ackward.diagnosis.holds import Waits
+from ackward.diagnosis.holds import Waits, Window
 from ackward.model.causes import Cause
 
 
 def claims(waits: Waits) -> list[Claims]:
     """Waits between flights that grow again after an idle time, below what the flow had reached before."""
+    held, time = waits.holds.chosen(waits.window_rule == Window.AFTER_IDLE), waits.timeline.time
     waited = waits.flights
     waited = waited.chosen(waited.growing & waited.again)
     return [
+        Claims.of(
+            Cause.IDLE_RESTART,
+            held.exchange,
+            time[held.row],
+            time[held.release],
+            observed=True,
+            evidence=held.row,
+            holding=held.vantage,
+        ),
         Claims.of(
             Cause.IDLE_RESTART,
             waited.exchange,
@@ -23,5 +33,5 @@ def claims(waits: Waits) -> list[Claims]:
             observed=False,
             evidence=waited.row,
             holding=waited.vantage,
-        )
+        ),
     ]
