@@ -202,7 +202,7 @@ def test_pcap_reaches_beyond_2038_and_counts_times_that_go_back(read) -> None:
     found = read(p.pcap(late, nano=True))
     assert found.segments["time_ns"].tolist() == [entry[1] for entry in late]
     (problem,) = found.problems
-    assert "goes back (times: 2), by up to 2594967295.000000 s" in problem.what
+    assert "goes back (times: 2), by up to 2594967295.000000000 s" in problem.what
     assert problem.offset == 24 + 16 + len(FRAMES[0]) + 16
 
 
@@ -327,7 +327,7 @@ def test_lanes_in_small_chunks(read, monkeypatch, build) -> None:
     monkeypatch.setattr(chain, "WINDOWS", ((0, 64), (64, 256)))
     monkeypatch.setattr(chain, "RECORDS_IN_LANE", 1)
     data = build(_many(300, 2, hostile=True))
-    for size in itertools.chain(range(64, 128), (1000, 4096, 5000, 50_000)):
+    for size in itertools.chain(range(64, 128, 5), (1000, 4096, 50_000)):
         monkeypatch.setattr(framing, "CHUNK", size)
         found = read(data)
         assert found.segments["seq"].tolist() == list(range(300))

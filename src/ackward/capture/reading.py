@@ -216,6 +216,6 @@ class _Clock:
         """What to tell of it."""
         if not self._steps:
             return []
-        what = f"the clock goes back (times: {self._steps}), by up to {self._largest / 1e9:.6f} s"
+        what = f"the clock goes back (times: {self._steps}), by up to {self._largest / 1e9:.9f} s"
         done = "packets of one interface were kept in the order of the file"
         return [Problem(file, self._first, what, done)]
