@@ -98,7 +98,8 @@ class Comments:
             if end != NO_END
         ]
         exchange = int(parts.exchange[part])
-        elapsed = int(parts.end[part] - parts.start[part])  # parts.ns would be made anew, whole, for each line
+        # Not parts.ns: that would be made anew, whole, for each line.
+        elapsed = int(parts.end[part] - parts.start[part])
         facts = [f"{elapsed / 1e6:.3f} ms", grade, *ends, f"exchange {exchange}"]
         what = f"evidence of {cause}" if role == "evidence" else f"{cause} {role}"
         return f"ackward: {what}: {', '.join(facts)}"
