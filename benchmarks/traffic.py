@@ -1,6 +1,7 @@
 """Writes captures of any length: request and response over many short flows, or bulk transfer over a few long ones.
 
-Sequence numbers, timestamps, options and times are those of real connections; payload is noise, so that nothing compresses.
+Sequence numbers, timestamps, options and times are those of real connections; payload is noise, so that nothing
+compresses.
 
     python benchmarks/traffic.py requests 1000000 FILE
 """
@@ -31,7 +32,17 @@ HEADER: list[tuple[str, str]] = [
     ("tcp_check", ">u2"), ("urgent", ">u2"),
 ]  # fmt: skip
 DATA = np.dtype([*HEADER, ("aligned", ">u4"), ("tsval", ">u4"), ("tsecr", ">u4")])
-OPENING = np.dtype([*HEADER, ("mss", ">u4"), ("sack", ">u2"), ("times", ">u2"), ("tsval", ">u4"), ("tsecr", ">u4"), ("scale", ">u4")])
+OPENING = np.dtype(
+    [
+        *HEADER,
+        ("mss", ">u4"),
+        ("sack", ">u2"),
+        ("times", ">u2"),
+        ("tsval", ">u4"),
+        ("tsecr", ">u4"),
+        ("scale", ">u4"),
+    ]
+)
 
 
 def steps(kind: str, size: int) -> NDArray[Any]:
@@ -61,7 +72,11 @@ def write(kind: str, packets: int, target: BinaryIO) -> None:
         wave = np.arange(first, min(first + concurrent, flows))
         turns = len(each) * len(wave)
         order = np.argsort(
-            (np.arange(len(each))[None, :] + generator.random((len(wave), 1)) + generator.random((len(wave), len(each))) * 0.9).ravel()
+            (
+                np.arange(len(each))[None, :]
+                + generator.random((len(wave), 1))
+                + generator.random((len(wave), len(each))) * 0.9
+            ).ravel()
         )
         for begin in range(0, turns, BLOCK):
             chosen = order[begin : begin + BLOCK][: packets - written]
@@ -71,7 +86,12 @@ def write(kind: str, packets: int, target: BinaryIO) -> None:
 
 
 def _write_block(
-    each: NDArray[Any], flow: NDArray[Any], step: NDArray[Any], before: int, target: BinaryIO, generator: np.random.Generator
+    each: NDArray[Any],
+    flow: NDArray[Any],
+    step: NDArray[Any],
+    before: int,
+    target: BinaryIO,
+    generator: np.random.Generator,
 ) -> None:
     back = each[step, 0] == 1
     flags, payload = each[step, 1], each[step, 2]
@@ -102,7 +122,10 @@ def _write_block(
         rows["seq"] = choose(server_next, client_next) % (1 << 32)
         rows["ack"] = choose(client_next, server_next) % (1 << 32) * ((flags & ACK) != 0)[which]
         rows["offset"], rows["flags"], rows["window"] = (kind.itemsize - 50) << 2, flags[which], 501
-        rows["tsval"], rows["tsecr"] = (micros // 1000 % (1 << 32))[which], (micros // 1000 % (1 << 32) - 1)[which]
+        rows["tsval"], rows["tsecr"] = (
+            (micros // 1000 % (1 << 32))[which],
+            (micros // 1000 % (1 << 32) - 1)[which],
+        )
         if kind is DATA:
             rows["aligned"] = 0x0101080A
         else:

@@ -93,7 +93,9 @@ def test_whole(read, name: str) -> None:
     assert (row["time_ns"], row["packet"], row["sack_left"]) == (p.START, 0, 0)
     flow = found.flows[0]
     ends = (
-        (p.CLIENT_6, p.SERVER_6) if ("6" in name and "ipv6" in name) or name == "loop" else (p.CLIENT, p.SERVER)
+        (p.CLIENT_6, p.SERVER_6)
+        if ("6" in name and "ipv6" in name) or name == "loop"
+        else (p.CLIENT, p.SERVER)
     )
     assert (str(flow.client.address), flow.client.port) == (ends[0], 40000)
     assert (str(flow.server.address), flow.server.port) == (ends[1], 80)
@@ -117,7 +119,10 @@ def test_with_bytes_behind(read, name: str) -> None:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_cut_at_every_byte(read, name: str) -> None:
-    """A packet of which the snap length kept less: the header's whole or it is counted; the payload's length stays true."""
+    """A packet of which the snap length kept less.
+
+    The header's whole or it is counted; the payload's length stays true.
+    """
     link, frame, size = SHAPES[name]
     whole = read(p.pcap([frame], link), **options_of(name)).segments[0]
     least = len(frame) - size - (12 if size == 100 else 0)  # the header without its options

@@ -47,7 +47,13 @@ def test_names_stand_for_files_in_order(tmp_path: Path) -> None:
     assert [source.path.name for source in find([tmp_path])] == ["dump1", "dump9", "dump10", "other"]
     assert [source.path.name for source in find([tmp_path / "dump*"])] == ["dump1", "dump9", "dump10"]
     named = find([tmp_path / "other", tmp_path / "dump9", tmp_path, "-"])
-    assert [source.name.rpartition("/")[2] for source in named] == ["other", "dump9", "dump1", "dump10", "standard input"]
+    assert [source.name.rpartition("/")[2] for source in named] == [
+        "other",
+        "dump9",
+        "dump1",
+        "dump10",
+        "standard input",
+    ]
     strange = tmp_path / "a[1]*?.pcap"
     strange.write_bytes(CAPTURE)
     assert find([strange])[0].path == strange
@@ -135,7 +141,9 @@ def test_a_bomb_is_read_as_a_stream(tmp_path: Path) -> None:
 # --- standard input and pipes --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("data", [CAPTURE, gzip.compress(CAPTURE), zstandard.compress(CAPTURE), lz4.frame.compress(CAPTURE)])
+@pytest.mark.parametrize(
+    "data", [CAPTURE, gzip.compress(CAPTURE), zstandard.compress(CAPTURE), lz4.frame.compress(CAPTURE)]
+)
 def test_a_pipe_that_dribbles(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)

@@ -1,6 +1,7 @@
 """tshark and ackward see the same packets: numbers, lengths, windows, flags, options and times of each of them.
 
-Where they differ on purpose: tshark would count sequence numbers from 0 and put IP fragments together, unless told not to;
+Where they differ on purpose: tshark would count sequence numbers from 0 and put IP fragments together, unless
+told not to;
 of a first fragment alone it gives no length, and neither of a packet whose IP header gives none (offload).
 """
 
@@ -38,7 +39,20 @@ OPTIONS = ("tcp.relative_sequence_numbers:FALSE", "ip.defragment:FALSE", "ipv6.d
 
 def by_tshark(path: Path) -> dict[int, tuple[int, ...]]:
     """Packet number -> its columns and its time, of each packet in which tshark sees TCP; the innermost one."""
-    argv = ["tshark", "-n", "-r", str(path), "-Y", "tcp", "-T", "fields", "-E", "occurrence=l", "-e", "frame.number"]
+    argv = [
+        "tshark",
+        "-n",
+        "-r",
+        str(path),
+        "-Y",
+        "tcp",
+        "-T",
+        "fields",
+        "-E",
+        "occurrence=l",
+        "-e",
+        "frame.number",
+    ]
     for preference in OPTIONS:
         argv += ["-o", preference]
     for field in (*FIELDS, "frame.time_epoch"):
@@ -79,7 +93,10 @@ def test_formats(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("link", sorted({link for link, *_ in SHAPES.values()} - {12, 14}))
 def test_shapes(tmp_path: Path, link: int) -> None:
-    """Every layer, whole, filled up, and cut at some places behind the header. (12 and 14 are other links elsewhere.)"""
+    """Every layer, whole, filled up, and cut at some places behind the header.
+
+    (12 and 14 are other links elsewhere.)
+    """
     entries: list[p.Entry] = []
     for name, (its, frame, size) in SHAPES.items():
         if its == link and "length" not in name and "fragment" not in name:
@@ -93,7 +110,9 @@ def test_shapes(tmp_path: Path, link: int) -> None:
 def test_options_offload_and_conversations(tmp_path: Path) -> None:
     frames = p.Talk().open(p.mss(1460) + p.SACK_OK + p.times(1, 0) + p.NOP + p.scale(7)).frames
     talk = p.Talk(p.CLIENT_6, p.SERVER_6).open(p.mptcp(0))
-    talk.send(0, b"x" * 30000, options=p.mptcp(2)).send(1, options=p.NOP * 2 + p.sack((1, 2), (3, 4))).send(0, flags=4)
+    talk.send(0, b"x" * 30000, options=p.mptcp(2)).send(1, options=p.NOP * 2 + p.sack((1, 2), (3, 4))).send(
+        0, flags=4
+    )
     last = p.Talk().send(1, options=p.NOP * 2 + p.sack((7, 9))).close()
     path = tmp_path / "capture"
     path.write_bytes(p.pcapng([*frames, *talk.frames, *last.frames]))

@@ -62,7 +62,10 @@ def test_controls_stay_controls(recipe, cause, view):
 @pytest.mark.parametrize("view", ["client", "server"])
 @pytest.mark.parametrize("recipe", sorted(recordings.RECIPES))
 def test_the_vantage_point_is_worked_out(recipe, view):
-    """On a path of 10 us the two halves of a round trip are hardly apart: then it may say "between", never the wrong end."""
+    """On a path of 10 us the two halves of a round trip are hardly apart.
+
+    Then it may say "between", never the wrong end.
+    """
     [flow], _ = as_capture(recordings.load(f"{recipe}-{view}"))
     assert flow.seen_from in (view, "between")
 

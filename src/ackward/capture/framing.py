@@ -12,7 +12,7 @@ from ackward.capture.pcapng import SECTION_TYPE, PcapNg
 from ackward.capture.sources import Cut, Source, Stream
 
 #: A chunk and what is made of it should stay in the processor's cache (measured: 1 to 4 MiB are alike, 16 are slower).
-CHUNK = 2 << 20
+CHUNK = 4 << 20
 
 #: Called now and then with the source, the bytes of it that were taken, and its size if that is known.
 Progress = Callable[[str, int, int | None], None]

@@ -214,7 +214,10 @@ class _Blocks:
 
 
 def _packets(types: NDArray[np.int64]) -> NDArray[np.bool_]:
-    return (types == ENHANCED_PACKET) | (types == OBSOLETE_PACKET) | (types == SIMPLE_PACKET)
+    packets: NDArray[np.bool_] = (
+        (types == ENHANCED_PACKET) | (types == OBSOLETE_PACKET) | (types == SIMPLE_PACKET)
+    )
+    return packets
 
 
 def _lie(length: int) -> str:

@@ -146,33 +146,6 @@ def _library_errors() -> tuple[type[Exception], ...]:
     return (RuntimeError, zstandard.ZstdError) if zstandard else (RuntimeError,)
 
 
-class _Expanding(Protocol):
-    def readinto1(self, buffer: memoryview, /) -> int: ...
-
-
-def _decompressed(file: _Counted) -> _Expanding | None:
-    """What expands the file, null if it is not compressed. The two libraries are only loaded where they are needed."""
-    if file.opening.startswith(GZIP):
-        return gzip.GzipFile(fileobj=io.BufferedReader(file, PIECE))
-    if file.opening == ZSTD:
-        import zstandard
-
-        compressed = io.BufferedReader(file, PIECE)
-        return zstandard.ZstdDecompressor().stream_reader(compressed, read_across_frames=True)
-    if file.opening == LZ4:
-        import lz4.frame  # type: ignore[import-untyped]
-
-        expanding: _Expanding = lz4.frame.LZ4FrameFile(io.BufferedReader(file, PIECE))
-        return expanding
-    return None
-
-
-def _zstandard_errors() -> tuple[type[Exception], ...]:
-    """The library's own error, if it is in use."""
-    loaded = sys.modules.get("zstandard")
-    return (loaded.ZstdError,) if loaded else ()
-
-
 def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

@@ -1,0 +1,165 @@
+"""How fast captures are read, and in how much memory: `read_captures` against tshark and tcptrace on the same files.
+
+Each repetition runs all programs back to back in random order, each in a process of its own, so that ratios compare
+neighbours in time: median of the paired ratios, and the quartiles as their spread. Programs that would take minutes
+only get the short captures. What they do differs: tshark dissects everything, tcptrace keeps statistics of connections,
+`read_captures` gives a table of all segments; start-up counts for all.
+
+    python benchmarks/reading.py [--pairs 5] [--large] [--huge GIGABYTES] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+READ = """
+import sys, time
+import ackward.capture.reading as reading
+from ackward.capture.sources import find
+begin = time.perf_counter()
+found = reading.read_captures(find(sys.argv[1:]))
+print(time.perf_counter() - begin, len(found.segments), len(found.flows))
+"""
+#: Name -> command line, and the longest capture it is given.
+PROGRAMS: dict[str, tuple[list[str], int]] = {
+    "ackward": ([sys.executable, "-c", READ], 10**9),
+    "tcptrace": (["tcptrace", "-n"], 10**7),
+    "tshark -q -z conv,tcp": (["tshark", "-n", "-q", "-z", "conv,tcp", "-r"], 10**6),
+    "tshark -T fields": (
+        ["tshark", "-n", "-T", "fields", "-e", "frame.time_epoch", "-e", "ip.src", "-e", "tcp.stream", "-e", "tcp.seq",
+         "-e", "tcp.ack", "-e", "tcp.len", "-e", "tcp.window_size", "-e", "tcp.flags", "-r"],
+        10**5,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: seconds of the whole process, its peak memory, and the seconds that it says the reading took itself."""
+
+    seconds: float
+    peak_mb: float
+    inside: float | None
+
+
+def run(argv: list[str]) -> Run:
+    begin = time.perf_counter()
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        output = b""
+        while piece := process.stdout.read(1 << 20):
+            output = piece
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.perf_counter() - begin
+    if process.returncode:
+        raise SystemExit(f"{argv[0]} failed with {process.returncode}")
+    inside = float(output.split()[0]) if argv[0] == sys.executable else None
+    return Run(seconds, usage.ru_maxrss / 1024, inside)
+
+
+def make(directory: Path, kind: str, packets: int) -> Path:
+    path = directory / f"{kind}-{packets}.pcap"
+    print(f"writing {path}", file=sys.stderr)
+    # In a process of its own: a child's peak memory begins with that of its parent.
+    subprocess.run(
+        [sys.executable, Path(__file__).with_name("traffic.py"), kind, str(packets), path], check=True
+    )
+    return path
+
+
+def compare(path: Path, packets: int, pairs: int) -> dict[str, list[Run]]:
+    generator = random.Random(1)
+    programs = [
+        name
+        for name, (argv, most) in PROGRAMS.items()
+        if packets <= most and (argv[0] == sys.executable or shutil.which(argv[0]))
+    ]
+    runs: dict[str, list[Run]] = {name: [] for name in programs}
+    for number in range(pairs):
+        print(f"\r{path.name}: {number + 1} of {pairs} ", end="", file=sys.stderr, flush=True)
+        for name in generator.sample(programs, len(programs)):
+            runs[name].append(run([*PROGRAMS[name][0], str(path)]))
+    print(file=sys.stderr)
+    return runs
+
+
+def show(path: Path, packets: int, runs: dict[str, list[Run]]) -> None:
+    print(f"\n{path.name}: {packets} packets, {path.stat().st_size / 1e6:.0f} MB")
+    print(f"  {'program':<24}{'packets/s':>14}{'peak MB':>10}   as fast as it (median, quartiles)")
+    for name, measured in runs.items():
+        rate = packets / statistics.median(one.seconds for one in measured)
+        peak = max(one.peak_mb for one in measured)
+        line = f"  {name:<24}{rate:>14,.0f}{peak:>10.0f}"
+        if name == "ackward":
+            inside = packets / statistics.median(one.inside for one in measured if one.inside)
+            line += f"   without start-up {inside:,.0f} packets/s"
+        else:
+            ratios = [
+                other.seconds / ours.seconds for other, ours in zip(measured, runs["ackward"], strict=True)
+            ]
+            low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+            line += f"   ackward is {middle:.2f} times ({low:.2f}-{high:.2f})"
+        print(line, flush=True)
+
+
+def huge(directory: Path, gigabytes: float) -> None:
+    """One long file of bulk transfer: memory must grow with the number of segments and with nothing else."""
+    print(f"\nmemory: {'file GB':>9}{'segments':>12}{'peak MB':>10}{'bytes a segment':>18}{'seconds':>10}")
+    for share in (0.1, 0.3, 1.0):
+        packets = int(gigabytes * share * 1e9 / 1047)
+        path = make(directory, "bulk", packets)
+        one = run([*PROGRAMS["ackward"][0], str(path)])
+        print(
+            f"        {path.stat().st_size / 1e9:>9.2f}{packets:>12,}{one.peak_mb:>10.0f}{one.peak_mb * 2**20 / packets:>18.0f}"
+            f"{one.seconds:>10.1f}",
+            flush=True,
+        )
+        path.unlink()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--large", action="store_true", help="10^7 packets too (3.5 GB of disk)")
+    parser.add_argument("--huge", type=float, metavar="GIGABYTES", help="check memory on a file of this size")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    results = {}
+    with tempfile.TemporaryDirectory(prefix="ackward-reading-") as name:
+        directory = Path(name)
+        for kind, packets in (
+            ("requests", 10**5),
+            ("requests", 10**6),
+            ("bulk", 10**6),
+            *([("requests", 10**7)] * given.large),
+        ):
+            path = make(directory, kind, packets)
+            runs = compare(path, packets, given.pairs)
+            show(path, packets, runs)
+            results[path.stem] = {
+                program: [asdict(one) for one in measured] for program, measured in runs.items()
+            }
+            path.unlink()
+        if given.huge:
+            huge(directory, given.huge)
+    if given.json:
+        given.json.write_text(json.dumps(results, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
