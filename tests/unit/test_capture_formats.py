@@ -323,9 +323,8 @@ def test_lanes_give_what_one_by_one_gives(read, monkeypatch, build, order: str, 
 @pytest.mark.parametrize("build", [p.pcap, p.pcapng])
 def test_lanes_in_small_chunks(read, monkeypatch, build) -> None:
     """The border between two chunks falls everywhere, also into headers; records may be longer than a chunk."""
-    monkeypatch.setattr(chain, "NARROWEST_LANE", 256)
+    monkeypatch.setattr(chain, "FEWEST_LANES", 2)
     monkeypatch.setattr(chain, "WINDOWS", ((0, 64), (64, 256)))
-    monkeypatch.setattr(chain, "RECORDS_IN_LANE", 1)
     data = build(_many(300, 2, hostile=True))
     for size in itertools.chain(range(64, 128, 5), (1000, 4096, 50_000)):
         monkeypatch.setattr(framing, "CHUNK", size)
