@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 BPF := $(shell find src -name '*.bpf.c' -o -path '*/bpf/*.h')
 
-.PHONY: all demo test unit check bench accuracy clean setup layout
+.PHONY: all fuzz demo test unit check bench accuracy clean setup layout
 all: $(STAMP)
 
 # What the machine must have; installs what is missing.
@@ -53,6 +53,11 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/watching.py
 
 # How often the diagnosis of a capture is right, on the labelled corpus.
+# Coverage-guided fuzzing of the capture readers (atheris has wheels for few Pythons: it stays out of the dev group).
+fuzz: $(STAMP)
+	$(BIN)/python -m pip install -q atheris
+	$(BIN)/python tests/fuzz/fuzz_capture.py -max_total_time=120
+
 accuracy: $(STAMP)
 	$(BIN)/python benchmarks/accuracy.py tests/data/corpus
 

@@ -26,10 +26,9 @@ FILE = Path(tempfile.mkdtemp(prefix="ackward-fuzz-")) / "capture"
 
 def seeds(directory: Path) -> None:
     """The captures of the unit tests, one file each."""
+    from tests.unit import packets as p
     from tests.unit.test_capture_formats import FILES, FRAMES
     from tests.unit.test_capture_headers import SHAPES
-
-    from tests.unit import packets as p
 
     known = {**FILES, **{name: p.pcap([frame], link) for name, (link, frame, _) in SHAPES.items()}}
     known["several sections"] = p.pcapng(FRAMES[:3]) + p.pcapng(FRAMES[3:], order=">")
