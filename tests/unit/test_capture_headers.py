@@ -137,12 +137,10 @@ def test_cut_at_every_byte(read, name: str) -> None:
         assert row["tsval"] == (whole["tsval"] if row["packet"] >= len(frame) - size else 0)
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", [name for name in SHAPES if "without a length" not in name])
 def test_frame_cut_without_a_word(read, name: str) -> None:
     """Some programs cut frames and hide it: the IP header still tells the length."""
     link, frame, size = SHAPES[name]
-    if "without a length" in name:
-        pytest.skip("nothing tells the true length")
     kept = frame[: len(frame) - size]
     found = read(p.pcap([kept], link), **options_of(name))
     assert found.segments["bytes"].tolist() == [size]

@@ -11,7 +11,7 @@ from ackward.capture.chain import Chain, Link
 from ackward.capture.frames import Broken, Frames, Problem
 from ackward.capture.octets import Octets, Positions, column
 
-FILE_HEADER = 24
+FILE_HEADER, RECORD_HEADER = 24, 16
 #: Magic number -> (byte order, nanoseconds a tick, bytes of a record's header). The last two are the
 #: "modified" format of a patched libpcap, whose record headers carry eight bytes more.
 MAGICS = {
@@ -55,20 +55,23 @@ class Pcap:
 
         at = self._chain.follow(octets, begin, end, plausible)
         lengths = self._chain.link.lengths(octets, at)
-        lies = np.flatnonzero(lengths > self._longest + self._header)
+        # A disk that was full or a machine that crashed leaves zeros: they would pass for records of nothing.
+        nothing = (octets.rows(at, RECORD_HEADER).view(np.uint64) == 0).all(axis=1)
+        lies = np.flatnonzero((lengths > self._longest + self._header) | nothing)
         done = int(at[-1] + lengths[-1])
         if len(lies):
             done = int(at[lies[0]])
             at = at[: lies[0]]
             if not len(at):
-                raise Broken(f"a record claims {lengths[0] - self._header} bytes of frame", offset + done)
+                claim = f"a record claims {lengths[0] - self._header} bytes of frame"
+                raise Broken("only zeros follow" if nothing[0] else claim, offset + done)
         elif done > end:
             done = int(at[-1])
             at = at[:-1]
         return self._frames(octets, at), done
 
     def _frames(self, octets: Octets, at: Positions) -> Frames:
-        headers = octets.rows(at, 16)
+        headers = octets.rows(at, RECORD_HEADER)
         seconds, fraction, captured, original = (
             column(headers, field, self._u32).astype(np.int64) for field in (0, 4, 8, 12)
         )
@@ -102,7 +105,9 @@ class Pcap:
         return good
 
     def _sane(self, octets: Octets, at: Positions) -> NDArray[np.bool_]:
-        fraction, captured, original = (column(octets.rows(at, 16), field, self._u32) for field in (4, 8, 12))
+        fraction, captured, original = (
+            column(octets.rows(at, RECORD_HEADER), field, self._u32) for field in (4, 8, 12)
+        )
         return (
             (fraction < 1_000_000_000 // self._tick)
             & (captured > 0)
