@@ -6,7 +6,7 @@ multipliers, so that no capture can be made whose keys all fall onto one slot; t
 
 from __future__ import annotations
 
-import secrets
+import os
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ class Interning:
         self.count = 0
         self._high, self._low = np.zeros(SMALLEST, np.uint64), np.zeros(SMALLEST, np.uint64)
         self._slots = np.full(SMALLEST * 4, EMPTY, np.int32)
-        self._factors = [np.uint64(secrets.randbits(64) | 1) for _ in range(2)]
+        self._factors = [np.uint64(int.from_bytes(os.urandom(8)) | 1) for _ in range(2)]
 
     @property
     def high(self) -> Keys:
