@@ -91,11 +91,13 @@ class LiveCapture:
                 0,
             )
             self._object.set_section(".rodata", settings)
-            self._object.resize("events", self.scope.buffer_bytes)
+            for buffer in ("events", "batches"):
+                self._object.resize(buffer, self.scope.buffer_bytes)
             self._object.load()
             self._tell_listeners()
             self._attach()
             self._ring = Ring(self._object.map("events"), SEGMENT_EVENT)
+            self._batches = Ring(self._object.map("batches"), SOCKET_RECORD["ring"])
         except BaseException:
             self._object.close()
             raise
@@ -105,6 +107,7 @@ class LiveCapture:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._batches.close()
         self._ring.close()
         self._object.close()
 
@@ -131,11 +134,12 @@ class LiveCapture:
 
     def poll(self) -> int:
         """Take what the kernel has ready; gives the number of events."""
-        events = self._ring.drain()
-        if len(events):
-            self._drained.append(events)
-            self.events += len(events)
-        return len(events)
+        taken = (self._ring.drain(), self._batches.drain().reshape(-1))
+        for events in taken:
+            if len(events):
+                self._drained.append(events)
+                self.events += len(events)
+        return sum(map(len, taken))
 
     def finish(self) -> Recording:
         """Stop recording and give back everything that was seen."""

@@ -115,7 +115,8 @@ struct socket_record {
 	u8 lost;
 	u8 hash;
 	u8 owner_known;
-	u8 unused[2];
+	u8 held; /* the send queue has not been empty since the last held write */
+	u8 unused;
 	struct segment_event ring[RING];
 };
 
@@ -144,6 +145,12 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 16 << 20);
 } events SEC(".maps");
+
+/* Whole rings of transfers that are longer than one: a call for 64 events instead of 64 calls. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 16 << 20);
+} batches SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -222,6 +229,14 @@ static __always_inline void flush(struct socket_record *record)
 	record->count = 0;
 }
 
+static __always_inline void spill(struct socket_record *record)
+{
+	if (record->hash < totals.shed && !record->lost)
+		lose(record);
+	if (!record->lost && bpf_ringbuf_output(&batches, record->ring, sizeof(record->ring), BPF_RB_NO_WAKEUP))
+		lose(record);
+}
+
 static __always_inline void finish(struct socket_record *record)
 {
 	u64 end = record->last_response_ns ?: record->last_request_ns;
@@ -270,8 +285,7 @@ static __always_inline struct segment_event *append(struct socket_record *record
 	u32 slot = __sync_fetch_and_add(&record->count, 1);
 
 	if (slot >= RING) {
-		record->count = RING;
-		flush(record);
+		spill(record);
 		record->spilled = 1;
 		record->count = 1;
 		slot = 0;
@@ -492,6 +506,8 @@ static __always_inline void segment_seen(struct __sk_buff *skb, u8 kind)
 	event->tcp_flags = segment.flags;
 	event->segments = skb->gso_segs ?: 1;
 	STATE(event, tp, DIRECT, DIRECT_BITS);
+	if (kind == SENT && event->write_seq == segment.seq + segment.bytes)
+		record->held = 0;
 	totals.segments++;
 }
 
@@ -544,8 +560,11 @@ int write_returned(struct bpf_raw_tracepoint_args *ctx)
 			bpf_get_current_comm(flow->command, sizeof(flow->command));
 		}
 	}
-	if (BPF_CORE_READ(tp, write_seq) != BPF_CORE_READ(tp, snd_nxt))
+	/* Writes behind a held one add nothing: the hold began with the first. */
+	if (!record->held && BPF_CORE_READ(tp, write_seq) != BPF_CORE_READ(tp, snd_nxt)) {
+		record->held = 1;
 		note(record, tp, WRITE_HELD, bpf_ktime_get_ns());
+	}
 	return 0;
 }
 
