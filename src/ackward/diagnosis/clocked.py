@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ackward.diagnosis.columns import Entries
 from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.minshall import sent_unacknowledged
 from ackward.diagnosis.segmented import NEVER, Bools, Ints, running_max
@@ -23,7 +24,7 @@ CONSISTENT = 0.5
 
 
 @dataclass(frozen=True)
-class Clocked:
+class Clocked(Entries):
     """Segments of a sender at the capture's own end that an ACK let go. One entry each.
 
     ``before`` is the sender's previous data, ``ack`` the arriving ACK, ``row`` the segment. ``small``: ``before`` was
@@ -44,17 +45,11 @@ class Clocked:
     vantage: Ints
     exchange: Ints
 
-    def chosen(self, keep: Bools) -> Clocked:
-        """The entries where ``keep`` holds."""
-        return Clocked(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
-
 
 def clocked(timeline: Timeline) -> Clocked:
     """From both ends, as far as rows come without a socket's state."""
     parts = [_at(timeline, vantage) for vantage in (Vantage.CLIENT, Vantage.SERVER)]
-    return Clocked(
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in Clocked.__dataclass_fields__)
-    )
+    return Clocked.joined(parts)
 
 
 def _at(timeline: Timeline, vantage: Vantage) -> Clocked:

@@ -6,7 +6,9 @@ that it uses makes each walk several times faster.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,3 +34,18 @@ class Columns:
             column.setflags(write=False)
             self._dense[key] = column
         return self._dense[key]
+
+
+class Entries:
+    """Base of dataclasses whose fields are arrays of one length: one entry each."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def chosen(self, keep: NDArray[np.bool_]) -> Self:
+        """The entries where ``keep`` holds."""
+        return type(self)(*(getattr(self, field.name)[keep] for field in fields(self)))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """All entries of all parts, in their order."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))

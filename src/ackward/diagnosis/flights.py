@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ackward.diagnosis.columns import Entries
 from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.segmented import NEVER, Bools, Ints, group_starts, previous_index, running_max
 from ackward.model.segments import Kind, Vantage
@@ -24,7 +25,7 @@ IDLE_NS = 200_000_000  # no retransmission timeout of Linux is shorter (tcp_cwnd
 
 
 @dataclass(frozen=True)
-class Flights:
+class Flights(Entries):
     """One entry a wait between flights, in nanoseconds. ``again``: the flow had had a larger flight before a pause."""
 
     row: Ints
@@ -35,10 +36,6 @@ class Flights:
     vantage: Ints
     exchange: Ints
 
-    def chosen(self, keep: Bools) -> Flights:
-        """The entries where ``keep`` holds."""
-        return Flights(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
-
 
 def flights(timeline: Timeline) -> Flights:
     """All waits between flights that packets show, for senders at either end."""
@@ -47,9 +44,7 @@ def flights(timeline: Timeline) -> Flights:
         for vantage in (Vantage.CLIENT, Vantage.SERVER)
         for kind in (Kind.SENT, Kind.RECEIVED)
     ]
-    return Flights(
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in Flights.__dataclass_fields__)
-    )
+    return Flights.joined(parts)
 
 
 def _flights(timeline: Timeline, vantage: Vantage, kind: Kind) -> Flights:

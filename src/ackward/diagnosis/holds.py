@@ -12,12 +12,15 @@ from functools import cached_property
 
 import numpy as np
 
+from ackward.diagnosis.claims import Claims
 from ackward.diagnosis.clocked import Clocked, clocked
+from ackward.diagnosis.columns import Entries
 from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.flights import IDLE_NS, Flights, flights
-from ackward.diagnosis.losses import Losses, losses
+from ackward.diagnosis.losses import Losses, Trigger, losses
 from ackward.diagnosis.segmented import Bools, Ints, running_max
 from ackward.diagnosis.timers import AwaitedAcks, awaited_acks
+from ackward.model.causes import Cause
 from ackward.model.segments import Kind, Nonagle, Vantage
 
 #: An ACK this much later than one round trip was delayed by the receiver, not by the path. Linux delays 40 ms or more
@@ -46,7 +49,7 @@ class Window(enum.IntEnum):
 
 
 @dataclass(frozen=True)
-class Holds:
+class Holds(Entries):
     """One entry a hold. ``row`` is where it was seen, ``release`` the row of the segment that ended it.
 
     ``ack`` is the row of the ACK that let it go, or -1 if the program's next write did; ``ack_delay`` is what that ACK
@@ -61,10 +64,6 @@ class Holds:
     vantage: Ints
     exchange: Ints
 
-    def chosen(self, keep: Bools) -> Holds:
-        """The entries where ``keep`` holds."""
-        return Holds(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
-
 
 @dataclass(frozen=True)
 class Waits:
@@ -76,9 +75,7 @@ class Waits:
     def holds(self) -> Holds:
         """All holds that a kernel told us of."""
         parts = [self._holds_at(vantage) for vantage in (Vantage.CLIENT, Vantage.SERVER)]
-        return Holds(
-            *(np.concatenate([getattr(part, name) for part in parts]) for name in Holds.__dataclass_fields__)
-        )
+        return Holds.joined(parts)
 
     def _holds_at(self, vantage: Vantage) -> Holds:
         timeline = self.timeline
@@ -186,6 +183,47 @@ class Waits:
         again = rested[holds.exchange] & (earlier[at] >= GROWTH * first[at]) & (cwnd < earlier[at])
         which = np.where(again, Window.AFTER_IDLE, np.where(growing, Window.GROWING, Window.FULL))
         return np.where(holds.rule == Rule.CONGESTION_WINDOW, which, -1)
+
+    def told(self, cause: Cause, held: Holds) -> Claims:
+        """Claims of holds that a kernel told us of."""
+        time = self.timeline.time
+        return Claims.of(
+            cause,
+            held.exchange,
+            time[held.row],
+            time[held.release],
+            observed=True,
+            evidence=held.row,
+            holding=held.vantage,
+        )
+
+    def between_flights(self, cause: Cause, waited: Flights) -> Claims:
+        """Claims of waits between flights that packets show."""
+        return Claims.of(
+            cause,
+            waited.exchange,
+            waited.since,
+            waited.until,
+            observed=False,
+            evidence=waited.row,
+            holding=waited.vantage,
+        )
+
+    def repaired(self, cause: Cause, trigger: Trigger) -> Claims:
+        """Claims from the first sending (or the hole that it left) to a repair with this trigger.
+
+        Inferred: a capture shows no timers.
+        """
+        found = self.losses.chosen(self.losses.trigger == trigger)
+        return Claims.of(
+            cause,
+            found.exchange,
+            found.since,
+            self.timeline.time[found.row],
+            observed=False,
+            evidence=found.row,
+            holding=found.vantage,
+        )
 
     def timer_before(self, rows: Ints, vantage: Ints) -> Ints:
         """The row of the latest delayed-ACK timer at the other end than ``vantage``, before ``rows``, else -1."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ackward.diagnosis.columns import Entries
 from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.segmented import NEVER, Bools, Ints, running_max
 from ackward.model.segments import Flag, Kind, Vantage
@@ -31,7 +32,7 @@ class Trigger(enum.IntEnum):
 
 
 @dataclass(frozen=True)
-class Losses:
+class Losses(Entries):
     """One entry a repair. ``since`` is the moment from which the loss cost time, ``row`` the segment sent again."""
 
     row: Ints
@@ -39,10 +40,6 @@ class Losses:
     trigger: Ints
     vantage: Ints
     exchange: Ints
-
-    def chosen(self, keep: Bools) -> Losses:
-        """The entries where ``keep`` holds."""
-        return Losses(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
 
 
 def losses(timeline: Timeline) -> Losses:
@@ -52,9 +49,7 @@ def losses(timeline: Timeline) -> Losses:
         for end in (Vantage.CLIENT, Vantage.SERVER)
         for part in (_resent(timeline, end), _repaired(timeline, end))
     ]
-    return Losses(
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in Losses.__dataclass_fields__)
-    )
+    return Losses.joined(parts)
 
 
 def _resent(timeline: Timeline, vantage: Vantage) -> Losses:
@@ -156,12 +151,7 @@ def _repaired(timeline: Timeline, vantage: Vantage) -> Losses:
     row, opened, waited, exchange = row[real], opened[real], waited[real], exchange[real]
     trigger = np.where(waited >= RTO_FLOOR_NS + timeline.min_rtt[exchange], Trigger.TIMEOUT, Trigger.FAST)
     fills_found = Losses(row, time[opened], trigger, np.full(len(row), 1 - int(vantage), np.int64), exchange)
-    return Losses(
-        *(
-            np.concatenate([getattr(part, name) for part in (fills_found, probes)])
-            for name in Losses.__dataclass_fields__
-        )
-    )
+    return Losses.joined((fills_found, probes))
 
 
 def _probes(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ackward.diagnosis.columns import Entries
 from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.minshall import sent_unacknowledged
 from ackward.diagnosis.segmented import Bools, Ints, running_max
@@ -32,7 +33,7 @@ CONSISTENT = 0.5
 
 
 @dataclass(frozen=True)
-class AwaitedAcks:
+class AwaitedAcks(Entries):
     """One entry an ACK that the peer waited for.
 
     ``data`` is the row of the last data before it, ``ack`` that of the ACK, ``released`` the data that the ACK let go;
@@ -52,20 +53,11 @@ class AwaitedAcks:
     observed: Bools
     late: Bools
 
-    def chosen(self, keep: Bools) -> AwaitedAcks:
-        """The entries where ``keep`` holds."""
-        return AwaitedAcks(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
-
 
 def awaited_acks(timeline: Timeline) -> AwaitedAcks:
     """All of a timeline, from both ends."""
     parts = [_at(timeline, vantage) for vantage in (Vantage.CLIENT, Vantage.SERVER)]
-    return AwaitedAcks(
-        *(
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in AwaitedAcks.__dataclass_fields__
-        )
-    )
+    return AwaitedAcks.joined(parts)
 
 
 def _at(timeline: Timeline, vantage: Vantage) -> AwaitedAcks:

@@ -13,26 +13,6 @@ from ackward.model.causes import Cause
 
 def claims(waits: Waits) -> list[Claims]:
     """Holds that the sender's kernel puts down to this rule, and ACK-clocked flights that had stopped growing."""
-    held = waits.holds.chosen(waits.window_rule == Window.FULL)
-    time = waits.timeline.time
-    told = Claims.of(
-        Cause.CONGESTION_WINDOW,
-        held.exchange,
-        time[held.row],
-        time[held.release],
-        observed=True,
-        evidence=held.row,
-        holding=held.vantage,
-    )
-    waited = waits.flights
+    held, waited = waits.holds.chosen(waits.window_rule == Window.FULL), waits.flights
     waited = waited.chosen(~waited.growing)
-    shown = Claims.of(
-        Cause.CONGESTION_WINDOW,
-        waited.exchange,
-        waited.since,
-        waited.until,
-        observed=False,
-        evidence=waited.row,
-        holding=waited.vantage,
-    )
-    return [told, shown]
+    return [waits.told(Cause.CONGESTION_WINDOW, held), waits.between_flights(Cause.CONGESTION_WINDOW, waited)]

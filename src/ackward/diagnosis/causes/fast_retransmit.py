@@ -9,17 +9,5 @@ from ackward.model.causes import Cause
 
 
 def claims(waits: Waits) -> list[Claims]:
-    """From the first sending (or the hole that it left) to the repair. Inferred: a capture shows no timers."""
-    found = waits.losses.chosen(waits.losses.trigger == Trigger.FAST)
-    time = waits.timeline.time
-    return [
-        Claims.of(
-            Cause.FAST_RETRANSMIT,
-            found.exchange,
-            found.since,
-            time[found.row],
-            observed=False,
-            evidence=found.row,
-            holding=found.vantage,
-        )
-    ]
+    """Repairs with this trigger."""
+    return [waits.repaired(Cause.FAST_RETRANSMIT, Trigger.FAST)]

@@ -12,16 +12,4 @@ from ackward.model.causes import Cause
 
 def claims(waits: Waits) -> list[Claims]:
     """Holds that the sender's kernel puts down to this rule."""
-    held = waits.holds.chosen(waits.holds.rule == Rule.HOST_QUEUE)
-    time = waits.timeline.time
-    return [
-        Claims.of(
-            Cause.HOST_QUEUE,
-            held.exchange,
-            time[held.row],
-            time[held.release],
-            observed=True,
-            evidence=held.row,
-            holding=held.vantage,
-        )
-    ]
+    return [waits.told(Cause.HOST_QUEUE, waits.holds.chosen(waits.holds.rule == Rule.HOST_QUEUE))]

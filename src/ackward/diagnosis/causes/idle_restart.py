@@ -12,26 +12,6 @@ from ackward.model.causes import Cause
 
 def claims(waits: Waits) -> list[Claims]:
     """Waits between flights that grow again after an idle time, below what the flow had reached before."""
-    held, time = waits.holds.chosen(waits.window_rule == Window.AFTER_IDLE), waits.timeline.time
-    waited = waits.flights
+    held, waited = waits.holds.chosen(waits.window_rule == Window.AFTER_IDLE), waits.flights
     waited = waited.chosen(waited.growing & waited.again)
-    return [
-        Claims.of(
-            Cause.IDLE_RESTART,
-            held.exchange,
-            time[held.row],
-            time[held.release],
-            observed=True,
-            evidence=held.row,
-            holding=held.vantage,
-        ),
-        Claims.of(
-            Cause.IDLE_RESTART,
-            waited.exchange,
-            waited.since,
-            waited.until,
-            observed=False,
-            evidence=waited.row,
-            holding=waited.vantage,
-        ),
-    ]
+    return [waits.told(Cause.IDLE_RESTART, held), waits.between_flights(Cause.IDLE_RESTART, waited)]

@@ -21,15 +21,7 @@ def claims(waits: Waits) -> list[Claims]:
     """Holds by this rule as the sender's kernel says, or as the advertised window shows."""
     held = waits.holds.chosen(waits.holds.rule == Rule.RECEIVE_WINDOW)
     time = waits.timeline.time
-    told = Claims.of(
-        Cause.RECEIVE_WINDOW,
-        held.exchange,
-        time[held.row],
-        time[held.release],
-        observed=True,
-        evidence=held.row,
-        holding=held.vantage,
-    )
+    told = waits.told(Cause.RECEIVE_WINDOW, held)
     shown = waits.clocked.chosen(waits.clocked.blocked)
     seen = Claims.of(
         Cause.RECEIVE_WINDOW,

@@ -9,17 +9,5 @@ from ackward.model.causes import Cause
 
 
 def claims(waits: Waits) -> list[Claims]:
-    """From the first sending (or the hole that it left) to the repair. Inferred: a capture shows no timers."""
-    found = waits.losses.chosen(waits.losses.trigger == Trigger.TIMEOUT)
-    time = waits.timeline.time
-    return [
-        Claims.of(
-            Cause.RETRANSMISSION_TIMEOUT,
-            found.exchange,
-            found.since,
-            time[found.row],
-            observed=False,
-            evidence=found.row,
-            holding=found.vantage,
-        )
-    ]
+    """Repairs with this trigger."""
+    return [waits.repaired(Cause.RETRANSMISSION_TIMEOUT, Trigger.TIMEOUT)]

@@ -9,26 +9,6 @@ from ackward.model.causes import Cause
 
 def claims(waits: Waits) -> list[Claims]:
     """Holds by a window that the kernel still grew, and waits between flights that packets show growing."""
-    held, time = waits.holds.chosen(waits.window_rule == Window.GROWING), waits.timeline.time
-    waited = waits.flights
+    held, waited = waits.holds.chosen(waits.window_rule == Window.GROWING), waits.flights
     waited = waited.chosen(waited.growing & ~waited.again)
-    return [
-        Claims.of(
-            Cause.SLOW_START,
-            held.exchange,
-            time[held.row],
-            time[held.release],
-            observed=True,
-            evidence=held.row,
-            holding=held.vantage,
-        ),
-        Claims.of(
-            Cause.SLOW_START,
-            waited.exchange,
-            waited.since,
-            waited.until,
-            observed=False,
-            evidence=waited.row,
-            holding=waited.vantage,
-        ),
-    ]
+    return [waits.told(Cause.SLOW_START, held), waits.between_flights(Cause.SLOW_START, waited)]
