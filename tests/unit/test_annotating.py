@@ -255,7 +255,7 @@ def test_no_directory_for_it(tmp_path):
 
 def test_live_recordings_have_no_packets_to_comment_on():
     seen = diagnose(recordings.load("standoff-both"))
-    assert len(Comments.of(seen.timeline, seen.parts)) == 0
+    assert len(Comments.of(seen.attribution)) == 0
 
 
 def test_a_packet_gets_few_lines(tmp_path):
@@ -263,8 +263,8 @@ def test_a_packet_gets_few_lines(tmp_path):
     path = tmp_path / "a.pcap"
     path.write_bytes(pcap(standoffs(20)))
     seen = analyze([path])
-    told = Comments.of(seen.timeline, seen.parts)
-    crowded = Comments(told.timeline, told.parts, told.packet * 0 + 7, told.part, told.role)
+    told = Comments.of(seen.attribution)
+    crowded = Comments(told.parts, told.packet * 0 + 7, told.part, told.role)
     assert crowded.between(0, 7) == {}
     assert crowded.between(7, 8)[7].count("\n") == MOST_A_PACKET - 1
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests import recordings
 
+from ackward.diagnosis.attribution import partition
 from ackward.diagnosis.claims import Claims
-from ackward.diagnosis.diagnose import diagnose, partition
+from ackward.diagnosis.diagnose import diagnose
 from ackward.diagnosis.exchanges import cut
 from ackward.diagnosis.flows import join
 from ackward.diagnosis.partition import CAUSES, PRIORITY, settle

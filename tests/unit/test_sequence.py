@@ -14,7 +14,8 @@ from tests import recordings
 from tests.unit import report_factory
 
 from ackward.diagnosis import sequence
-from ackward.diagnosis.diagnose import diagnose, partition
+from ackward.diagnosis.attribution import partition
+from ackward.diagnosis.diagnose import diagnose
 from ackward.diagnosis.exchanges import Timeline, cut
 from ackward.diagnosis.flows import join
 from ackward.diagnosis.partition import CAUSES, Parts

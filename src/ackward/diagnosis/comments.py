@@ -8,12 +8,12 @@ from typing import Self
 
 import numpy as np
 
+from ackward.diagnosis.attribution import Attribution
 from ackward.diagnosis.claims import NO_END
-from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.partition import CAUSES, Parts
 from ackward.diagnosis.segmented import Ints
 from ackward.model.causes import STALLS
-from ackward.model.segments import Kind, Vantage
+from ackward.model.segments import Kind, Segments, Vantage
 
 #: Stalls shorter than this get no comment: they are in the tables, and would only hide the others.
 LEAST_NS = 100_000
@@ -31,49 +31,31 @@ class Comments:
     Texts are made when they are asked for: a long capture may have millions.
     """
 
-    timeline: Timeline
     parts: Parts
     packet: Ints
     part: Ints
     role: Ints
 
     @classmethod
-    def of(cls, timeline: Timeline, parts: Parts) -> Self:
+    def of(cls, seen: Attribution) -> Self:
         """The comments on a capture. A live recording has no packets, so it gets none."""
-        segments = timeline.segments
-        wired = np.array([not (flow.client_end or flow.server_end) for flow in timeline.flows], bool)
-        on_wire = np.isin(segments["kind"], (Kind.SENT, Kind.RECEIVED, Kind.PASSED))
-        rows = np.flatnonzero(on_wire & wired[segments["flow"]])
+        parts = seen.parts
         stalls = np.flatnonzero(
             np.isin(parts.cause, [CAUSES.index(cause) for cause in STALLS]) & (parts.ns >= LEAST_NS)
         )
-        flow = timeline.flow_of[parts.exchange[stalls]]
-        # The last packet up to the stall's begin and the first from its end on, if the flow has such.
-        begin = _place(timeline, rows, flow, parts.start[stalls], behind_equal=True) - 1
-        end = _place(timeline, rows, flow, parts.end[stalls], behind_equal=False)
-        inside = np.maximum(end - begin - 1, 0)
-        within = np.repeat(begin + 1, inside) + _counting(inside)
-        known = parts.evidence[stalls] >= 0
-        opening = _of_flow(segments["flow"], rows, begin, flow)
-        closing = _of_flow(segments["flow"], rows, end, flow)
-        # In the order of _ROLES.
-        found = [
-            (rows[begin[opening]], stalls[opening]),
-            (rows[end[closing]], stalls[closing]),
-            (parts.evidence[stalls][known], stalls[known]),
-            (rows[within], np.repeat(stalls, inside)),
-        ]
-        row, part = (np.concatenate([entry[column] for entry in found]) for column in (0, 1))
-        role = np.repeat(np.arange(len(found)), [len(chosen) for chosen, _ in found])
-        kept = wired[segments["flow"][row]]
-        row, part, role = row[kept], part[kept], role[kept]
+        flow = seen.flow_of[stalls]
+        found = [np.zeros((3, 0), np.int64)]
+        for first, beyond in seen.traffic.stretches():
+            low, high = np.searchsorted(flow, (first, beyond))
+            if low < high:
+                found.append(_told(seen, first, beyond, stalls[low:high]))
+        packet, part, role = np.concatenate(found, axis=1)
         # A packet is told once of a stall, as what it is first of all.
-        packet = segments["packet"][row]
         order = np.lexsort((role, part, packet))
         again = np.zeros(len(order), bool)
         again[1:] = (np.diff(packet[order]) == 0) & (np.diff(part[order]) == 0)
         order = order[~again]
-        return cls(timeline, parts, packet[order], part[order], role[order])
+        return cls(parts, packet[order], part[order], role[order])
 
     def __len__(self) -> int:
         return len(self.packet)
@@ -105,10 +87,38 @@ class Comments:
         return f"ackward: {what}: {', '.join(facts)}"
 
 
-def _place(timeline: Timeline, rows: Ints, flow: Ints, time: Ints, *, behind_equal: bool) -> Ints:
+def _told(seen: Attribution, first: int, beyond: int, stalls: Ints) -> Ints:
+    """Packet, part and role of what is to be told of these parts, which are of a stretch of flows."""
+    parts, segments = seen.parts, seen.traffic.rows(first, beyond)
+    wired = np.array([not (flow.client_end or flow.server_end) for flow in seen.traffic.flows[first:beyond]])
+    on_wire = np.isin(segments["kind"], (Kind.SENT, Kind.RECEIVED, Kind.PASSED))
+    rows = np.flatnonzero(on_wire & wired[segments["flow"]])
+    flow = seen.flow_of[stalls] - first
+    # The last packet up to the stall's begin and the first from its end on, if the flow has such.
+    begin = _place(segments, rows, flow, parts.start[stalls], behind_equal=True) - 1
+    end = _place(segments, rows, flow, parts.end[stalls], behind_equal=False)
+    inside = np.maximum(end - begin - 1, 0)
+    within = np.repeat(begin + 1, inside) + _counting(inside)
+    known = parts.evidence[stalls] >= 0
+    opening = _of_flow(segments["flow"], rows, begin, flow)
+    closing = _of_flow(segments["flow"], rows, end, flow)
+    # In the order of _ROLES.
+    found = [
+        (rows[begin[opening]], stalls[opening]),
+        (rows[end[closing]], stalls[closing]),
+        (parts.evidence[stalls][known] - seen.traffic.begins[first], stalls[known]),
+        (rows[within], np.repeat(stalls, inside)),
+    ]
+    row, part = (np.concatenate([entry[column] for entry in found]) for column in (0, 1))
+    role = np.repeat(np.arange(len(found)), [len(chosen) for chosen, _ in found])
+    kept = wired[segments["flow"][row]]
+    return np.stack((segments["packet"][row], part, role))[:, kept]
+
+
+def _place(segments: Segments, rows: Ints, flow: Ints, time: Ints, *, behind_equal: bool) -> Ints:
     """Where each (flow, time) would stand among ``rows``, which are in order of both."""
-    groups = np.concatenate((timeline.segments["flow"][rows].astype(np.int64), flow))
-    times = np.concatenate((timeline.time[rows], time))
+    groups = np.concatenate((segments["flow"][rows].astype(np.int64), flow))
+    times = np.concatenate((segments["time_ns"][rows], time))
     asked = np.repeat((0, 1), (len(rows), len(flow)))
     order = np.lexsort((asked if behind_equal else -asked, times, groups))
     before = np.cumsum(asked[order] == 0)

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ackward.diagnosis import causes
+from ackward.diagnosis.attribution import Attribution
 from ackward.diagnosis.counted import Counted, counted
-from ackward.diagnosis.exchanges import Timeline, cut
 from ackward.diagnosis.findings import findings, process_of
 from ackward.diagnosis.flows import Flow, join
-from ackward.diagnosis.holds import Waits
-from ackward.diagnosis.partition import CAUSES, Parts, settle
+from ackward.diagnosis.partition import CAUSES
 from ackward.diagnosis.segmented import Ints
+from ackward.diagnosis.traffic import Traffic
 from ackward.model.causes import Cause
 from ackward.model.report import Capture, CauseTotal, FlowSummary, Report
 from ackward.model.segments import Recording, Segments
@@ -22,16 +21,15 @@ from ackward.model.segments import Recording, Segments
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The report, the elapsed time of each exchange in nanoseconds, and what both were made from.
+    """The report, the elapsed time of each exchange in nanoseconds, and where that time went.
 
     Exchanges that were only counted enter ``elapsed`` with their flow's mean: they were all faster than the threshold.
-    They are neither in ``timeline`` nor in ``parts``.
+    They are not in ``attribution``.
     """
 
     report: Report
     elapsed: Ints
-    timeline: Timeline
-    parts: Parts
+    attribution: Attribution
 
 
 def diagnose(recording: Recording) -> Diagnosis:
@@ -50,21 +48,21 @@ def diagnose(recording: Recording) -> Diagnosis:
 
 def explain(flows: Sequence[Flow], segments: Segments, capture: Capture) -> Diagnosis:
     """Explain the segments of flows, whatever their source, in order of flow and time."""
-    timeline = cut(flows, segments)
-    parts = partition(timeline)
+    seen = Attribution.of(Traffic.of(flows, segments))
     fast = [counted(flow) for flow in flows]
     means = [np.full(sums.exchanges, sums.elapsed_ns // max(sums.exchanges, 1), np.int64) for sums in fast]
-    elapsed = np.concatenate([timeline.end - timeline.start, *means])
+    recorded = seen.exchanges.elapsed
+    elapsed = np.concatenate([recorded, *means])
     report = Report(
         capture=capture,
-        exchanges=timeline.count + sum(sums.exchanges for sums in fast),
-        elapsed_ns=int((timeline.end - timeline.start).sum()) + sum(sums.elapsed_ns for sums in fast),
-        causes=_totals(parts, fast),
-        findings=findings(timeline, parts),
-        flows=_summaries(timeline, parts, fast),
+        exchanges=len(elapsed),
+        elapsed_ns=int(recorded.sum()) + sum(sums.elapsed_ns for sums in fast),
+        causes=_totals(seen, fast),
+        findings=findings(seen),
+        flows=_summaries(seen, fast),
         latency_ns=_percentiles(elapsed),
     )
-    return Diagnosis(report, elapsed, timeline, parts)
+    return Diagnosis(report, elapsed, seen)
 
 
 def _percentiles(elapsed: Ints) -> list[int]:
@@ -76,17 +74,12 @@ def _percentiles(elapsed: Ints) -> list[int]:
     return quantiles
 
 
-def partition(timeline: Timeline) -> Parts:
-    """Ask every cause for its claims and settle them."""
-    waits = Waits(timeline)
-    return settle(timeline, [claims for cause in causes.ALL for claims in cause(waits)])
-
-
-def _totals(parts: Parts, fast: Sequence[Counted]) -> dict[Cause, CauseTotal]:
+def _totals(seen: Attribution, fast: Sequence[Counted]) -> dict[Cause, CauseTotal]:
+    parts, length = seen.parts, seen.parts.ns
     totals: dict[Cause, CauseTotal] = {}
     for number, cause in enumerate(CAUSES):
         mine = parts.cause == number
-        ns = int(parts.ns[mine].sum()) + sum(sums.causes.get(cause, 0) for sums in fast)
+        ns = int(length[mine].sum()) + sum(sums.causes.get(cause, 0) for sums in fast)
         if ns:
             # Parts are in order of exchange: each change of number is another exchange.
             places = parts.exchange[mine]
@@ -99,28 +92,27 @@ def _totals(parts: Parts, fast: Sequence[Counted]) -> dict[Cause, CauseTotal]:
     return dict(sorted(totals.items(), key=lambda entry: -entry[1].ns))
 
 
-def _summaries(timeline: Timeline, parts: Parts, fast: Sequence[Counted]) -> list[FlowSummary]:
-    size = len(timeline.flows)
-    exchanges = np.bincount(timeline.flow_of, minlength=size)
-    elapsed = np.bincount(timeline.flow_of, weights=timeline.end - timeline.start, minlength=size).astype(
-        np.int64
-    )
+def _summaries(seen: Attribution, fast: Sequence[Counted]) -> list[FlowSummary]:
+    exchanges, parts, size = seen.exchanges, seen.parts, len(seen.traffic.flows)
     table = np.zeros((size, len(CAUSES)), np.int64)
-    np.add.at(table, (timeline.flow_of[parts.exchange], parts.cause), parts.ns)
-    rows = []
-    for number, (flow, sums) in enumerate(zip(timeline.flows, fast, strict=True)):
+    np.add.at(table.reshape(-1), seen.flow_of * len(CAUSES) + parts.cause, parts.ns)
+    count = np.bincount(exchanges.flow_of, minlength=size)
+    for number, sums in enumerate(fast):
         for cause, ns in sums.causes.items():
             table[number, CAUSES.index(cause)] += ns
-        total = int(elapsed[number]) + sums.elapsed_ns
-        rows.append(
-            _summary(
-                flow, int(exchanges[number]) + sums.exchanges, total, CAUSES[int(table[number].argmax())]
-            )
-        )
-    return sorted(rows, key=lambda row: -row.elapsed_ns)
+        count[number] += sums.exchanges
+    # The parts of an exchange add up to its length.
+    elapsed = table.sum(axis=1)
+    worst = table.argmax(axis=1) if size else np.zeros(0, np.int64)
+    order = np.argsort(-elapsed, kind="stable")
+    columns = (order, count[order], elapsed[order], worst[order])
+    return [
+        _summary(seen.traffic.flows[number], *row)
+        for number, *row in zip(*(column.tolist() for column in columns), strict=True)
+    ]
 
 
-def _summary(flow: Flow, exchanges: int, elapsed: int, worst: Cause) -> FlowSummary:
+def _summary(flow: Flow, exchanges: int, elapsed: int, worst: int) -> FlowSummary:
     return FlowSummary(
         client=str(flow.client),
         server=str(flow.server),
@@ -132,5 +124,5 @@ def _summary(flow: Flow, exchanges: int, elapsed: int, worst: Cause) -> FlowSumm
         elapsed_ns=elapsed,
         bytes_to_server=flow.bytes_to_server,
         bytes_to_client=flow.bytes_to_client,
-        worst_cause=worst if exchanges else None,
+        worst_cause=CAUSES[worst] if exchanges else None,
     )

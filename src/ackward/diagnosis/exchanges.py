@@ -37,21 +37,13 @@ from ackward.model.segments import Flag, Kind, Segments, Vantage
 
 
 @dataclass(frozen=True)
-class Timeline:
-    """Segments in order of flow and time, with what the causes ask of them, and the exchanges that they fall into.
+class Exchanges:
+    """One entry an exchange, in order of flow and time; times in nanoseconds.
 
-    Arrays named after rows have one entry a row of ``segments``; arrays of exchanges have one an exchange. ``seq64``,
-    ``end64`` and ``ack64`` are unwrapped within the flow and direction, so that ``ack64 >= end64`` means acknowledged.
+    ``primary`` is the vantage point that start and end are seen from; ``estimated`` tells that it is not the client's.
     """
 
-    flows: Sequence[Flow]
-    segments: Columns
-    seq64: Ints
-    end64: Ints
-    ack64: Ints
-    fresh: Bools
-    exchange: Ints  # per row, -1 outside of all
-    flow_of: Ints  # per exchange, as all below
+    flow_of: Ints
     start: Ints
     end: Ints
     primary: Ints
@@ -64,6 +56,28 @@ class Timeline:
     def count(self) -> int:
         """How many exchanges there are."""
         return len(self.start)
+
+    @property
+    def elapsed(self) -> Ints:
+        """The length of each exchange."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class Timeline(Exchanges):
+    """Exchanges with the segments that they fall into, in order of flow and time, and what the causes ask of these.
+
+    One entry a row of ``segments``. ``seq64``, ``end64`` and ``ack64`` are unwrapped within the flow and direction, so
+    that ``ack64 >= end64`` means acknowledged. ``exchange`` is -1 outside of all.
+    """
+
+    flows: Sequence[Flow]
+    segments: Columns
+    seq64: Ints
+    end64: Ints
+    ack64: Ints
+    fresh: Bools
+    exchange: Ints
 
     @property
     def time(self) -> Ints:
@@ -247,8 +261,8 @@ def _assemble(
         rows = exchange[(segments["vantage"] == vantage) & (exchange >= 0)]
         flags[rows] = True
     return Timeline(
-        flows, segments, seq64, end64, ack64, fresh, exchange, flow_of, start, end, primary, estimated, min_rtt,
-        seen[Vantage.CLIENT], seen[Vantage.SERVER],
+        flow_of, start, end, primary, estimated, min_rtt, seen[Vantage.CLIENT], seen[Vantage.SERVER],
+        flows, segments, seq64, end64, ack64, fresh, exchange,
     )  # fmt: skip
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ackward.diagnosis.attribution import Attribution
 from ackward.diagnosis.claims import NO_END
-from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.flows import Flow
 from ackward.diagnosis.ladder import draw
-from ackward.diagnosis.partition import CAUSES, Parts
+from ackward.diagnosis.partition import CAUSES
 from ackward.diagnosis.segmented import Ints
 from ackward.diagnosis.sequence import plot
 from ackward.diagnosis.words import Loss, quantile, remedies, why
@@ -35,7 +35,7 @@ class _Group:
     """The parts of one finding: indices into the partition, and the flow that stands for all."""
 
     cause: Cause
-    flows: tuple[int, ...]
+    flows: Ints
     parts: Ints
     holding: End | None
     delaying: End | None
@@ -60,43 +60,53 @@ def _end(vantage: int) -> End | None:
     return None if vantage == NO_END else _END[Vantage(vantage)]
 
 
-def _groups(timeline: Timeline, parts: Parts) -> Iterator[_Group]:
+def _groups(seen: Attribution) -> Iterator[_Group]:
+    parts = seen.parts
     stalls = np.flatnonzero(np.isin(parts.cause, [CAUSES.index(cause) for cause in STALLS]))
     if not len(stalls):
         return
+    flow = seen.flow_of[stalls]
     alike: dict[tuple[object, ...], int] = {}
-    kin = np.array([alike.setdefault(_who(flow), len(alike)) for flow in timeline.flows])
-    flow = timeline.flow_of[parts.exchange[stalls]]
-    key = np.stack((parts.cause[stalls], kin[flow], parts.holding[stalls], parts.delaying[stalls]))
-    _, label = np.unique(key, axis=1, return_inverse=True)
-    for number in range(int(label.max()) + 1):
-        mine = label == number
-        members = stalls[mine]
-        first = members[0]
+    kin = np.zeros(len(seen.traffic.flows), np.int64)
+    for number in np.unique(flow).tolist():
+        kin[number] = alike.setdefault(_who(seen.traffic.flows[number]), len(alike))
+    # All that members of a group share, as one number: ends are -1 (NO_END), 0 or 1, and causes fewer than 32.
+    ends = (parts.holding[stalls] + 1) * 3 + parts.delaying[stalls] + 1
+    key = (kin[flow] * 9 + ends) * 32 + parts.cause[stalls]
+    order = np.argsort(key, kind="stable")
+    for members in np.split(order, np.flatnonzero(np.diff(key[order])) + 1):
+        first = stalls[members[0]]
         yield _Group(
             CAUSES[int(parts.cause[first])],
-            tuple(int(index) for index in np.unique(flow[mine])),
-            members,
+            np.unique(flow[members]),
+            stalls[members],
             _end(int(parts.holding[first])),
             _end(int(parts.delaying[first])),
         )
 
 
-def findings(timeline: Timeline, parts: Parts) -> list[Finding]:
+def findings(seen: Attribution) -> list[Finding]:
     """All findings, the costliest first."""
-    found = [finding for group in _groups(timeline, parts) if (finding := _finding(timeline, parts, group))]
+    elapsed = np.zeros(len(seen.traffic.flows), np.int64)
+    np.add.at(elapsed, seen.exchanges.flow_of, seen.exchanges.elapsed)
+    found = [
+        finding
+        for group in _groups(seen)
+        if (finding := _finding(seen, group, int(elapsed[group.flows].sum())))
+    ]
     return sorted(found, key=lambda finding: -finding.lost_ns.total)
 
 
-def _finding(timeline: Timeline, parts: Parts, group: _Group) -> Finding | None:
+def _finding(seen: Attribution, group: _Group, elapsed: int) -> Finding | None:
+    parts = seen.parts
     exchanges, place = np.unique(parts.exchange[group.parts], return_inverse=True)
-    stalled = np.bincount(place, weights=parts.ns[group.parts]).astype(np.int64)
-    loss = Loss(stalled, timeline.min_rtt[exchanges], group.holding, group.delaying)
-    flow = timeline.flows[group.flows[0]]
+    stalled = np.zeros(len(exchanges), np.int64)
+    np.add.at(stalled, place, parts.end[group.parts] - parts.start[group.parts])
+    loss = Loss(stalled, seen.exchanges.min_rtt[exchanges], group.holding, group.delaying)
+    flow = seen.traffic.flows[int(group.flows[0])]
     options = remedies(group.cause, loss, flow)
     lost = options[0][1] if options else stalled
     best = max((saves for _, saves in options), key=lambda saves: int(saves.sum()), default=lost)
-    elapsed = int((timeline.end - timeline.start)[np.isin(timeline.flow_of, group.flows)].sum())
     share = int(best.sum()) / max(elapsed, 1)
     costly = share >= WORTH_SHARE and int(np.median(best)) >= WORTH_NS
     common = group.cause in ACK_RULES and share >= ACK_SHARE and len(exchanges) >= ACK_EXCHANGES
@@ -104,7 +114,9 @@ def _finding(timeline: Timeline, parts: Parts, group: _Group) -> Finding | None:
         return None
     typical = int(exchanges[np.argsort(stalled)[len(stalled) // 2]])
     observed = bool(parts.observed[group.parts].all())
-    ladder = draw(timeline, parts, typical, group.cause)
+    where = int(seen.exchanges.flow_of[typical])
+    near = seen.stretch(where, where + 1)
+    ladder = draw(near.timeline, near.parts, typical - near.exchange, group.cause)
     several = len(group.flows) > 1
     return Finding(
         cause=group.cause,
@@ -122,7 +134,7 @@ def _finding(timeline: Timeline, parts: Parts, group: _Group) -> Finding | None:
         evidence=_evidence(ladder),
         remedies=[remedy for remedy, _ in options],
         ladder=ladder,
-        sequence=plot(timeline, parts, typical, group.cause, group.holding),
+        sequence=plot(near.timeline, near.parts, typical - near.exchange, group.cause, group.holding),
     )
 
 

@@ -39,7 +39,7 @@ def annotate(sources: Sequence[Source], capture: WireCapture, seen: Diagnosis, p
 
     Written whole or not at all; memory does not grow with the files. Raises :class:`OutputFailed`.
     """
-    comments = Comments.of(seen.timeline, seen.parts)
+    comments = Comments.of(seen.attribution)
     by_name = {source.name: source for source in sources}
     with _whole(path) as file:
         for read in capture.sources:

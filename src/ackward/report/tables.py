@@ -14,17 +14,15 @@ import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from ackward.diagnosis.attribution import Attribution, Stretch
 from ackward.diagnosis.diagnose import Diagnosis
 from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.flows import Flow
-from ackward.diagnosis.partition import CAUSES, Parts
+from ackward.diagnosis.partition import CAUSES
 from ackward.diagnosis.segmented import Bools, Ints, starts
 from ackward.model.causes import Cause, End, Grade
 from ackward.model.report import Finding
 from ackward.model.segments import Flag, Kind, Vantage
-
-#: Rows of segments that are made at a time: 100 MB of columns.
-BATCH = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -118,30 +116,28 @@ FINDINGS: Columns = {
 
 
 def tables(diagnosis: Diagnosis) -> Tables:
-    """The four tables of a diagnosis. Segments are made a batch at a time, so they never stand in memory twice."""
-    timeline, parts = diagnosis.timeline, diagnosis.parts
+    """The four tables of a diagnosis. Segments are made a stretch at a time, so they never stand in memory whole."""
+    seen = diagnosis.attribution
     return Tables(
-        segments=_segments(timeline),
-        flows=_flows(timeline).lazy(),
-        exchanges=_exchanges(timeline, parts).lazy(),
+        segments=_segments(seen),
+        flows=_flows(seen).lazy(),
+        exchanges=_exchanges(seen).lazy(),
         findings=_findings(diagnosis.report.findings).lazy(),
     )
 
 
-def _segments(timeline: Timeline) -> pl.LazyFrame:
-    base_of = _first_numbers(timeline)
-    wired = np.array([not (flow.client_end or flow.server_end) for flow in timeline.flows], bool)
-
+def _segments(seen: Attribution) -> pl.LazyFrame:
     def batches(
-        columns: list[str] | None, predicate: pl.Expr | None, limit: int | None, size: int | None
+        columns: list[str] | None, predicate: pl.Expr | None, limit: int | None, _size: int | None
     ) -> Iterator[pl.DataFrame]:
-        end = len(timeline.segments) if limit is None else min(limit, len(timeline.segments))
-        step = min(size or BATCH, BATCH)
-        # An empty table still has columns, so at least one batch is given.
-        for begin in range(0, max(end, 1), step):
-            frame = _batch(timeline, base_of, wired, slice(begin, min(begin + step, end)))
+        left = len(seen.traffic) if limit is None else limit
+        for stretch in seen.stretches():
+            frame = _stretch(stretch).head(left)
+            left -= len(frame)
             frame = frame if predicate is None else frame.filter(predicate)
             yield frame if columns is None else frame.select(columns)
+            if left <= 0:
+                return
 
     return register_io_source(batches, schema=SEGMENTS)
 
@@ -159,12 +155,14 @@ def _first_numbers(timeline: Timeline) -> Ints:
     return base
 
 
-def _batch(timeline: Timeline, base_of: Ints, wired: Bools, which: slice) -> pl.DataFrame:
-    rows = timeline.segments[which]
+def _stretch(stretch: Stretch) -> pl.DataFrame:
+    timeline = stretch.timeline
+    rows, base_of = timeline.segments.rows, _first_numbers(timeline)
+    wired = np.array([not (flow.client_end or flow.server_end) for flow in timeline.flows], bool)
     lane = rows["flow"].astype(np.int64) * 2 + rows["to_server"]
     base, other = base_of[lane], base_of[lane ^ 1]
-    has_ack, has_sack = timeline.ack64[which] >= 0, rows["sack_right"] != rows["sack_left"]
-    ack = timeline.ack64[which] - other
+    has_ack, has_sack = timeline.ack64 >= 0, rows["sack_right"] != rows["sack_left"]
+    ack = timeline.ack64 - other
     told = rows["has_state"]
     number = rows["packet"]
     # SACK blocks lie near the ACK, so 32-bit distances from it are theirs (RFC 2018 section 3).
@@ -176,19 +174,19 @@ def _batch(timeline: Timeline, base_of: Ints, wired: Bools, which: slice) -> pl.
     unsent = (rows["write_seq"] - rows["snd_nxt"]).astype(np.uint32)
     return pl.DataFrame(
         {
-            "flow": rows["flow"],
-            "exchange": _where(timeline.exchange[which] >= 0, timeline.exchange[which]),
+            "flow": rows["flow"] + np.int32(stretch.flow),
+            "exchange": _where(timeline.exchange >= 0, timeline.exchange + stretch.exchange),
             "time_ns": rows["time_ns"],
             "vantage": _named(rows["vantage"], _VANTAGE),
             "kind": _named(rows["kind"], _KIND),
             "to_server": rows["to_server"],
-            "seq": timeline.seq64[which] - base,
+            "seq": timeline.seq64 - base,
             "ack": _where(has_ack, ack),
             "bytes": rows["bytes"],
             "window_bytes": rows["window"],
             "flags": pl.Series(_LETTERS).gather(rows["tcp_flags"] & 0x1F),
             "merged": rows["segments"],
-            "new_bytes": timeline.fresh[which],
+            "new_bytes": timeline.fresh,
             **edges,
             "packet": _where(captured, number),
             "cwnd_segments": _where(told, rows["cwnd"]),
@@ -216,14 +214,14 @@ def _named(codes: Ints, names: dict[Vantage, str] | dict[Kind, str]) -> pl.Serie
     return pl.Series(list(names.values()), dtype=pl.Enum(names.values())).gather(place[codes])
 
 
-def _flows(timeline: Timeline) -> pl.DataFrame:
-    size = len(timeline.flows)
-    exchanges = np.bincount(timeline.flow_of, minlength=size)
+def _flows(seen: Attribution) -> pl.DataFrame:
+    size = len(seen.traffic.flows)
+    exchanges = np.bincount(seen.exchanges.flow_of, minlength=size)
     elapsed = np.zeros(size, np.int64)
-    np.add.at(elapsed, timeline.flow_of, timeline.end - timeline.start)
+    np.add.at(elapsed, seen.exchanges.flow_of, seen.exchanges.elapsed)
     rows = [
         (number, *_who(flow), int(exchanges[number]), int(elapsed[number]), _counted(flow))
-        for number, flow in enumerate(timeline.flows)
+        for number, flow in enumerate(seen.traffic.flows)
     ]
     return pl.DataFrame(rows, schema=FLOWS, orient="row")
 
@@ -250,28 +248,29 @@ def _counted(flow: Flow) -> int:
     return end.fast.count if end else 0
 
 
-def _exchanges(timeline: Timeline, parts: Parts) -> pl.DataFrame:
-    size, ns = timeline.count, parts.ns
+def _exchanges(seen: Attribution) -> pl.DataFrame:
+    exchanges, parts = seen.exchanges, seen.parts
+    size, ns = exchanges.count, parts.ns
     spent = np.zeros((size, len(CAUSES)), np.int64)
     np.add.at(spent, (parts.exchange, parts.cause), ns)
     observed = np.zeros(size, np.int64)
     np.add.at(observed, parts.exchange[parts.observed], ns[parts.observed])
-    sent = {to_server: _payload(timeline, to_server=to_server) for to_server in (True, False)}
-    first = starts(timeline.flow_of)
+    sent = _payload(seen)
+    first = starts(exchanges.flow_of)
     begins = np.maximum.accumulate(np.where(first, np.arange(size), 0)) if size else np.arange(0)
     worst = spent.argmax(axis=1) if size else np.zeros(0, np.int64)
     return pl.DataFrame(
         {
             "exchange": np.arange(size),
-            "flow": timeline.flow_of.astype(np.int32),
+            "flow": exchanges.flow_of.astype(np.int32),
             "number": np.arange(size) - begins,
-            "start_ns": timeline.start,
-            "end_ns": timeline.end,
-            "elapsed_ns": timeline.end - timeline.start,
-            "estimated": timeline.estimated,
-            "min_rtt_ns": _where(timeline.min_rtt > 0, timeline.min_rtt),
-            "bytes_to_server": sent[True],
-            "bytes_to_client": sent[False],
+            "start_ns": exchanges.start,
+            "end_ns": exchanges.end,
+            "elapsed_ns": exchanges.elapsed,
+            "estimated": exchanges.estimated,
+            "min_rtt_ns": _where(exchanges.min_rtt > 0, exchanges.min_rtt),
+            "bytes_to_server": sent[1],
+            "bytes_to_client": sent[0],
             "worst_cause": pl.Series([cause.value for cause in CAUSES], dtype=_CAUSE).gather(worst),
             "observed_ns": observed,
             **{column_of(cause): spent[:, place] for place, cause in enumerate(CAUSES)},
@@ -279,15 +278,17 @@ def _exchanges(timeline: Timeline, parts: Parts) -> pl.DataFrame:
     )
 
 
-def _payload(timeline: Timeline, *, to_server: bool) -> Ints:
-    """The bytes of each exchange that were new when its own vantage point saw them."""
-    rows = np.flatnonzero(
-        (timeline.segments["to_server"] == to_server) & timeline.fresh & (timeline.exchange >= 0)
-    )
-    of = timeline.exchange[rows]
-    own = timeline.segments["vantage"][rows] == timeline.primary[of]
-    total = np.zeros(timeline.count, np.int64)
-    np.add.at(total, of[own], timeline.segments["bytes"][rows[own]])
+def _payload(seen: Attribution) -> Ints:
+    """The bytes of each exchange that were new when its own vantage point saw them, to the client and to the server."""
+    total = np.zeros((2, seen.exchanges.count), np.int64)
+    before = 0
+    for first, beyond in seen.traffic.stretches():
+        timeline = seen.traffic.timeline(first, beyond)
+        rows = np.flatnonzero(timeline.fresh & (timeline.exchange >= 0))
+        rows = rows[timeline.segments["vantage"][rows] == timeline.primary[timeline.exchange[rows]]]
+        place = timeline.segments["to_server"][rows].astype(np.int64), timeline.exchange[rows] + before
+        np.add.at(total, place, timeline.segments["bytes"][rows])
+        before += timeline.count
     return total
 
 

@@ -1,0 +1,122 @@
+"""Where the time of all exchanges went: every stretch of the traffic, cut, claimed and settled on its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+
+from ackward.diagnosis import causes
+from ackward.diagnosis.claims import NO_ROW
+from ackward.diagnosis.exchanges import Exchanges, Timeline
+from ackward.diagnosis.holds import Waits
+from ackward.diagnosis.partition import Parts, settle
+from ackward.diagnosis.segmented import Ints
+from ackward.diagnosis.traffic import Traffic
+
+#: Beyond this many at once, stretches wait for memory instead of for a processor.
+MOST_WORKERS = 8
+
+
+def partition(timeline: Timeline) -> Parts:
+    """Ask every cause for its claims and settle them."""
+    waits = Waits(timeline)
+    return settle(timeline, [claims for cause in causes.ALL for claims in cause(waits)])
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Some flows, with the partition of their exchanges; everything is numbered from 0.
+
+    ``flow``, ``exchange`` and ``row`` are the numbers that their first ones have among all.
+    """
+
+    timeline: Timeline
+    parts: Parts
+    flow: int
+    exchange: int
+    row: int
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """The exchanges of all traffic and their partition. ``evidence`` of a part counts the rows of all traffic."""
+
+    traffic: Traffic
+    exchanges: Exchanges
+    parts: Parts
+
+    @classmethod
+    def of(cls, traffic: Traffic) -> Self:
+        """Attribute all traffic, as many stretches at once as there are processors."""
+
+        def settled(stretch: tuple[int, int]) -> tuple[Exchanges, Parts]:
+            timeline = traffic.timeline(*stretch)
+            return _kept(timeline), _compact(partition(timeline))
+
+        # NumPy lets other threads run while it works on arrays.
+        workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if hasattr(os, "sched_getaffinity") else 2
+        stretches = list(traffic.stretches())
+        with ThreadPoolExecutor(workers) as pool:
+            found = list(pool.map(settled, stretches))
+        return cls(
+            traffic,
+            _joined_exchanges([exchanges for exchanges, _ in found], [first for first, _ in stretches]),
+            _joined_parts(found, traffic.begins[[first for first, _ in stretches]]),
+        )
+
+    @cached_property
+    def flow_of(self) -> Ints:
+        """The flow of each part."""
+        return self.exchanges.flow_of[self.parts.exchange]
+
+    def stretch(self, first: int, beyond: int) -> Stretch:
+        """The flows from ``first`` up to ``beyond``, with their rows."""
+        begin, end = np.searchsorted(self.exchanges.flow_of, (first, beyond)).tolist()
+        row = int(self.traffic.begins[first])
+        low, high = np.searchsorted(self.parts.exchange, (begin, end)).tolist()
+        own = Parts(*(getattr(self.parts, field.name)[low:high] for field in fields(Parts)))
+        evidence = np.where(own.evidence == NO_ROW, NO_ROW, own.evidence - row)
+        parts = replace(own, exchange=own.exchange - begin, evidence=evidence)
+        return Stretch(self.traffic.timeline(first, beyond), parts, first, begin, row)
+
+    def stretches(self) -> Iterator[Stretch]:
+        """All flows, some at a time."""
+        return (self.stretch(first, beyond) for first, beyond in self.traffic.stretches())
+
+
+def _kept(timeline: Timeline) -> Exchanges:
+    """The exchanges without their rows."""
+    return Exchanges(*(getattr(timeline, field.name) for field in fields(Exchanges)))
+
+
+def _compact(parts: Parts) -> Parts:
+    """The same in a third of the memory: there may be as many parts as segments."""
+    small = {name: getattr(parts, name).astype(np.int8) for name in ("cause", "holding", "delaying")}
+    return replace(parts, **small)
+
+
+def _joined_exchanges(found: Sequence[Exchanges], flows_before: Sequence[int]) -> Exchanges:
+    columns = {
+        field.name: np.concatenate([getattr(exchanges, field.name) for exchanges in found])
+        for field in fields(Exchanges)
+    }
+    columns["flow_of"] += np.repeat(flows_before, [exchanges.count for exchanges in found])
+    return Exchanges(**columns)
+
+
+def _joined_parts(found: Sequence[tuple[Exchanges, Parts]], rows_before: Ints) -> Parts:
+    sizes = [len(parts.start) for _, parts in found]
+    columns = {
+        field.name: np.concatenate([getattr(parts, field.name) for _, parts in found])
+        for field in fields(Parts)
+    }
+    exchanges_before = np.cumsum([0, *(exchanges.count for exchanges, _ in found)])[:-1]
+    columns["exchange"] += np.repeat(exchanges_before, sizes)
+    columns["evidence"] += np.where(columns["evidence"] == NO_ROW, 0, np.repeat(rows_before, sizes))
+    return Parts(**columns)
