@@ -10,13 +10,16 @@ from ackward.diagnosis.segmented import (
     NEVER,
     group_ends,
     group_starts,
+    in_order,
     next_index,
     previous_index,
     running_max,
     unwrap,
 )
 
-rows = st.lists(st.tuples(st.integers(0, 3), st.integers(-5, 5), st.booleans()), max_size=30)
+#: Small ones meet each other; large ones do not fit one number together with their group.
+values = st.integers(-5, 5) | st.integers(-(2**62) + 1, 2**62 - 1)
+rows = st.lists(st.tuples(st.integers(0, 3), values, st.booleans()), max_size=30)
 
 
 def columns(data):
@@ -60,3 +63,11 @@ def test_never_is_no_value():
     """A row without a value does not stretch the range of the others."""
     values = np.array([NEVER, 5, NEVER, 7])
     assert running_max(np.zeros(4), values).tolist() == [NEVER, 5, 5, 7]
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(-(2**62), 2**62 - 1)), max_size=30))
+def test_pairs_in_order_compare_as_pairs(pairs):
+    keys = in_order(*(np.array([pair[side] for pair in pairs], np.int64) for side in (0, 1))).tolist()
+    for one, key in zip(pairs, keys, strict=True):
+        for other, its in zip(pairs, keys, strict=True):
+            assert (one < other) == (key < its)

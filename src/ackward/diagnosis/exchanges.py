@@ -27,6 +27,7 @@ from ackward.diagnosis.segmented import (
     Ints,
     group_ends,
     group_starts,
+    in_order,
     next_index,
     previous_index,
     running_max,
@@ -109,6 +110,12 @@ class Timeline(Exchanges):
     def following(self, where: Bools) -> Ints:
         """For each row the nearest later row of its flow where ``where`` holds, else -1."""
         return next_index(self._ends, where)
+
+    @cached_property
+    def vantages(self) -> tuple[Vantage, ...]:
+        """The ends that have rows here; where there is no row at all, one nevertheless."""
+        there = [end for end in (Vantage.CLIENT, Vantage.SERVER) if (self.segments["vantage"] == end).any()]
+        return tuple(there) or (Vantage.CLIENT,)
 
     def at(self, vantage: Vantage) -> Bools:
         """Rows seen from ``vantage``."""
@@ -269,10 +276,11 @@ def _assemble(
 def _opened_by_handshake(segments: Columns, flow_of: Ints, start: Ints) -> Bools:
     """Whether an exchange began with the server's ESTABLISHED, one round trip after the client's SYN arrived."""
     established = segments["kind"] == Kind.ESTABLISHED
-    keys = set(
-        zip(segments["flow"][established].tolist(), segments["time_ns"][established].tolist(), strict=True)
-    )
-    return np.array([(f, t) in keys for f, t in zip(flow_of.tolist(), start.tolist(), strict=True)], bool)
+    rows = np.flatnonzero(established)
+    flows = np.concatenate((flow_of, segments["flow"][rows].astype(np.int64)))
+    keys = in_order(flows, np.concatenate((start, segments["time_ns"][rows])))
+    opened: Bools = np.isin(keys[: len(start)], keys[len(start) :])
+    return opened
 
 
 def _exchange_of(segments: Columns, flow_of: Ints, start: Ints, end: Ints) -> Ints:
@@ -280,15 +288,9 @@ def _exchange_of(segments: Columns, flow_of: Ints, start: Ints, end: Ints) -> In
     if not len(start):
         return np.full(len(segments), -1, np.int64)
     time, flow = segments["time_ns"], segments["flow"].astype(np.int64)
-    both = np.concatenate((start, time))
-    groups = np.concatenate((flow_of, flow))
-    is_row = np.concatenate((np.zeros(len(start), bool), np.ones(len(time), bool)))
-    order = np.lexsort((is_row, both, groups))
-    number = np.cumsum(~is_row[order]) - 1
-    candidate = np.empty(len(order), np.int64)
-    candidate[order] = number
-    # Exchanges are in order of flow and start, so the running count is the exchange's own index.
-    mine = candidate[len(start) :]
+    order = in_order(np.concatenate((flow_of, flow)), np.concatenate((start, time)))
+    # Exchanges are in order of flow and start: the last one that began by then is the row's, if it has not ended.
+    mine = np.searchsorted(order[: len(start)], order[len(start) :], side="right") - 1
     safe = np.maximum(mine, 0)
     inside = (mine >= 0) & (flow_of[safe] == flow) & (time <= end[safe])
     return np.where(inside, mine, -1)

@@ -18,7 +18,7 @@ import numpy as np
 
 from ackward.diagnosis.claims import NO_END, NO_ROW, Claims, gather
 from ackward.diagnosis.exchanges import Timeline
-from ackward.diagnosis.segmented import Bools, Ints, running_max
+from ackward.diagnosis.segmented import Bools, Ints, in_order, running_max, starts
 from ackward.model.causes import Cause
 
 #: Highest first. A full accept queue looks like loss and is none; loss comes next, because whatever else waits
@@ -89,9 +89,9 @@ def settle(timeline: Timeline, claims: Sequence[Claims]) -> Parts:
     whole = np.arange(timeline.count)
     point_exchange = np.concatenate((whole, whole, exchange, exchange))
     point_time = np.concatenate((timeline.start, timeline.end, start, end))
-    order = np.lexsort((point_time, point_exchange))
-    fresh = np.ones(len(order), bool)
-    fresh[1:] = (np.diff(point_exchange[order]) != 0) | (np.diff(point_time[order]) != 0)
+    key = in_order(point_exchange, point_time)
+    order = np.argsort(key, kind="stable")  # a merge sort: the points come in a few runs that are in order already
+    fresh = starts(key[order])
     place = np.empty(len(order), np.int64)
     place[order] = np.cumsum(fresh) - 1
     piece_exchange, piece_time = point_exchange[order][fresh], point_time[order][fresh]

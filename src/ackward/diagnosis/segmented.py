@@ -31,27 +31,34 @@ def running_max(
 
     ``inclusive`` counts the row itself.
     """
-    if not len(values):
-        return values.astype(np.int64)
     counted = values > NEVER if where is None else where & (values > NEVER)
-    if not counted.any():
+    rows = np.flatnonzero(counted)
+    if not len(rows):
         return np.full(len(values), NEVER)
-    low = np.int64(values[counted].min()) - 1
-    span = np.int64(values[counted].max()) - low + 1
-    first = starts(group)
-    number = np.cumsum(first) - 1
+    of = group[rows]
     # Lifting each group above the one before it lets one pass over the whole array respect the groups.
-    if int(number[-1] + 1) * int(span) >= 1 << 62:
-        raise OverflowError(f"{number[-1] + 1} groups of values that span {span} do not fit 62 bits")
-    lift = number * span
-    best = np.maximum.accumulate(lift + np.where(counted, values - low, 0)) - lift
-    best = np.where(best == 0, NEVER, best + low)
-    if inclusive:
+    lifted, lift, distinct = _lifted(np.cumsum(starts(of)) - 1, values[rows].astype(np.int64, copy=False))
+    best: Ints = np.maximum.accumulate(lifted) - lift
+    if distinct is not None:
+        best = distinct[best]
+    if inclusive and len(rows) == len(values):
         return best
-    shifted = np.empty_like(best)
-    shifted[1:] = best[:-1]
-    shifted[first] = NEVER
-    return shifted
+    latest = _counted_so_far(counted, inclusive=inclusive) - 1
+    result: Ints = best.take(latest, mode="clip")
+    result[of.take(latest, mode="clip") != group] = NEVER
+    result[: rows[0] + (not inclusive)] = NEVER
+    return result
+
+
+def _counted_so_far(counted: Bools, *, inclusive: bool) -> NDArray[np.int32]:
+    """How many rows are counted up to each row; ``inclusive`` counts the row itself.
+
+    Walking through an index of the counted rows by this number is several times faster than a running maximum of
+    row numbers.
+    """
+    assert len(counted) < 1 << 31
+    number = np.cumsum(counted, dtype=np.int32)
+    return number if inclusive else number - counted
 
 
 def group_starts(group: NDArray[Any]) -> Ints:
@@ -73,14 +80,13 @@ def previous_index(begins: Ints, where: Bools) -> Ints:
 
     ``begins`` are the group's :func:`group_starts`.
     """
-    if not len(begins):
-        return begins
-    index = np.arange(len(begins), dtype=np.int64)
-    latest = np.maximum.accumulate(np.where(where, index, -1))
-    before = np.empty_like(latest)
-    before[0] = -1
-    before[1:] = latest[:-1]
-    return np.where(before >= begins, before, -1)
+    rows = np.flatnonzero(where)
+    if not len(rows):
+        return np.full(len(begins), -1)
+    before: Ints = rows.take(_counted_so_far(where, inclusive=False) - 1, mode="clip")
+    before[before < begins] = -1
+    before[: rows[0] + 1] = -1
+    return before
 
 
 def next_index(ends: Ints, where: Bools) -> Ints:
@@ -88,15 +94,35 @@ def next_index(ends: Ints, where: Bools) -> Ints:
 
     ``ends`` are the group's :func:`group_ends`.
     """
-    size = len(ends)
-    if not size:
-        return ends
-    index = np.arange(size, dtype=np.int64)
-    soonest = np.minimum.accumulate(np.where(where, index, size)[::-1])[::-1]
-    after = np.empty_like(soonest)
-    after[-1] = size
-    after[:-1] = soonest[1:]
-    return np.where(after <= ends, after, -1)
+    rows = np.flatnonzero(where)
+    if not len(rows):
+        return np.full(len(ends), -1)
+    after: Ints = rows.take(_counted_so_far(where, inclusive=True), mode="clip")
+    after[after > ends] = -1
+    after[rows[-1] :] = -1
+    return after
+
+
+def in_order(number: Ints, value: Ints) -> Ints:
+    """Numbers that compare as pairs of ``number`` (from 0) and ``value`` do."""
+    return _lifted(number, value)[0]
+
+
+def _lifted(number: Ints, value: Ints) -> tuple[Ints, Ints, Ints | None]:
+    """Values such that those of a group lie above all of the groups with a smaller number; and by how much each was lifted.
+
+    Where 62 bits cannot hold that, it is done with the ranks of the values: then these are given back too.
+    """
+    if not len(value):
+        return value, value, None
+    groups, low = int(number.max()) + 1, int(value.min())
+    span = int(value.max()) - low + 1
+    if groups * span < 1 << 62:
+        lift: Ints = number * span - low
+        return value + lift, lift, None
+    distinct, rank = np.unique(value, return_inverse=True)
+    lift = number * len(distinct)
+    return rank + lift, lift, distinct
 
 
 def unwrap(group: NDArray[Any], numbers: NDArray[Any]) -> Ints:
