@@ -10,7 +10,7 @@ from ackward.lab import run as lab
 from ackward.lab.peer import Shape
 from ackward.lab.scenarios import named
 from ackward.model.causes import Cause, End, Grade
-from ackward.model.plan import PortScope
+from ackward.model.scopes import PortScope
 from ackward.model.verdict import Result
 from ackward.remedies import load
 from ackward.remedies.receipts import Receipts

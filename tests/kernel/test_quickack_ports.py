@@ -17,7 +17,9 @@ from ackward.errors import Refused, Unavailable
 from ackward.kernel import routes
 from ackward.kernel.namespaces import Namespace, command_inside, resolve, temporary
 from ackward.kernel.netlink import Netlink
-from ackward.model.plan import FollowerStarted, Plan, PortScope, Receipt, Refusal, State
+from ackward.model.changes import FollowerStarted
+from ackward.model.plan import Plan, Receipt, Refusal, State
+from ackward.model.scopes import PortScope
 from ackward.remedies.quickack import follower, mirror
 from ackward.remedies.quickack.follower import Follower
 from ackward.remedies.receipts import Receipts

@@ -17,7 +17,8 @@ from ackward.errors import Refused, Unavailable
 from ackward.kernel import routes
 from ackward.kernel.namespaces import Namespace, call_inside, temporary
 from ackward.kernel.netlink import Netlink
-from ackward.model.plan import Ending, Plan, Receipt, Refusal, RouteScope, State, UndoOutcome
+from ackward.model.plan import Ending, Plan, Receipt, Refusal, State, UndoOutcome
+from ackward.model.scopes import RouteScope
 from ackward.remedies.receipts import Receipts
 
 QUICKACK = remedies.load("quickack")

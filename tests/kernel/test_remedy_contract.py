@@ -24,7 +24,8 @@ from ackward.cli import main as cli
 from ackward.cli import undo as undo_command
 from ackward.errors import PartlyChanged, Refused, Unavailable, UnknownName
 from ackward.kernel.namespaces import Namespace, resolve, temporary
-from ackward.model.plan import Ending, Plan, PortScope, Receipt, RouteScope, Scope, State
+from ackward.model.plan import Ending, Plan, Receipt, State
+from ackward.model.scopes import PortScope, RouteScope, Scope
 from ackward.remedies import receipts
 from ackward.remedies.clearance import undo_all
 from ackward.remedies.quickack import follower
@@ -91,7 +92,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 from ackward import remedies
 from ackward.kernel.namespaces import resolve
-from ackward.model.plan import Scope
+from ackward.model.scopes import Scope
 from ackward.remedies.receipts import Receipts
 what, name, namespace, scope, directory, last = sys.argv[1:]
 remedy, store = remedies.load(name), Receipts(Path(directory))

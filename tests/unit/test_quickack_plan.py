@@ -15,20 +15,16 @@ from ackward.kernel import route_message
 from ackward.kernel.netlink import attribute, u32
 from ackward.kernel.route_message import Route, parse, rebuilt
 from ackward.kernel.rules import Rule
-from ackward.model.plan import (
+from ackward.model.changes import (
     OUR_PROTOCOL,
     FollowerStarted,
-    NamespaceIdentity,
-    Plan,
-    PortScope,
-    Refusal,
     RouteAdded,
     RouteQuickack,
-    RouteScope,
     RuleAdded,
-    Scope,
     TableMirrored,
 )
+from ackward.model.plan import NamespaceIdentity, Plan, Refusal
+from ackward.model.scopes import PortScope, RouteScope, Scope
 from ackward.remedies.quickack import mirror
 from ackward.remedies.quickack.plan import TABLES, Facts, network, plan
 

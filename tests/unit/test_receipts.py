@@ -15,21 +15,16 @@ from hypothesis import strategies as st
 
 from ackward.errors import Unavailable, UnknownName
 from ackward.kernel.namespaces import Namespace
-from ackward.model.plan import (
+from ackward.model.changes import (
     FollowerStarted,
-    NamespaceIdentity,
-    Plan,
-    PortScope,
-    Receipt,
-    ReceiptState,
     RouteAdded,
     RouteName,
     RouteQuickack,
-    RouteScope,
     RuleAdded,
-    State,
     TableMirrored,
 )
+from ackward.model.plan import NamespaceIdentity, Plan, Receipt, ReceiptState, State
+from ackward.model.scopes import PortScope, RouteScope
 from ackward.remedies.receipts import Receipts
 from ackward.remedies.transaction import Effects, status
 

@@ -12,8 +12,9 @@ from ackward.diagnosis.diagnose import Diagnosis
 from ackward.errors import Refused, UsageError, VerificationFailed
 from ackward.kernel.namespaces import in_sight, resolve
 from ackward.loop.watching import watch
-from ackward.model.plan import Plan, PortScope, Receipt, Refusal, RouteScope, Scope, Status, UndoOutcome
+from ackward.model.plan import Plan, Receipt, Refusal, Status, UndoOutcome
 from ackward.model.proof import Proof
+from ackward.model.scopes import PortScope, RouteScope, Scope
 from ackward.model.verdict import Phase, Result
 from ackward.remedies.clearance import Cleared, undo_all
 from ackward.remedies.receipts import Receipts

@@ -18,7 +18,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ackward.errors import AckwardError, PrivilegeMissing, Unavailable, UnknownName
-from ackward.model.plan import NamespaceIdentity, Plan, Receipt, ReceiptState, Scope
+from ackward.model.plan import NamespaceIdentity, Plan, Receipt, ReceiptState
+from ackward.model.scopes import Scope
 from ackward.remedies import NAMES
 
 DIRECTORY = Path("/run/ackward")

@@ -22,8 +22,8 @@ from typing import Protocol, TypeVar
 from ackward.errors import AckwardError, PartlyChanged, PrivilegeMissing, Refused
 from ackward.kernel.namespaces import Namespace, in_sight
 from ackward.kernel.netlink import Netlink
+from ackward.model.changes import Change
 from ackward.model.plan import (
-    Change,
     Ending,
     Look,
     NamespaceIdentity,
@@ -31,12 +31,12 @@ from ackward.model.plan import (
     Receipt,
     ReceiptState,
     Refusal,
-    Scope,
     State,
     Status,
     Undone,
     UndoOutcome,
 )
+from ackward.model.scopes import Scope
 from ackward.remedies.receipts import Receipts, boot_id
 
 CAP_NET_ADMIN = 12  # include/uapi/linux/capability.h

@@ -13,22 +13,17 @@ from ackward.kernel.namespaces import Namespace
 from ackward.kernel.netlink import Netlink
 from ackward.kernel.route_message import Route
 from ackward.kernel.rules import Rule
-from ackward.model.plan import (
+from ackward.model.changes import (
     OUR_PROTOCOL,
     Change,
-    Ending,
     FollowerStarted,
-    Look,
-    Plan,
-    Refusal,
     RouteAdded,
     RouteQuickack,
     RuleAdded,
-    Scope,
-    State,
     TableMirrored,
-    Undone,
 )
+from ackward.model.plan import Ending, Look, Plan, Refusal, State, Undone
+from ackward.model.scopes import Scope
 from ackward.remedies import transaction
 from ackward.remedies.quickack import follower, mirror
 from ackward.remedies.quickack import plan as planning

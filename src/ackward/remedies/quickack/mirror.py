@@ -27,7 +27,7 @@ from ackward.kernel.netlink import Message, Netlink
 from ackward.kernel.route_message import TABLE_MAIN, THROW, UNICAST, Route
 from ackward.remedies.quickack.lifeline import Lifeline
 
-#: As in :data:`ackward.model.plan.OUR_PROTOCOL`, which a process of a few megabytes cannot afford to import
+#: As in :data:`ackward.model.changes.OUR_PROTOCOL`, which a process of a few megabytes cannot afford to import
 #: (pydantic).
 PROTOCOL = 0xAC
 

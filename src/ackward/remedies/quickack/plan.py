@@ -11,23 +11,19 @@ from ackward.errors import UsageError
 from ackward.kernel.route_message import TABLE_LOCAL, TABLE_MAIN, UNICAST, Key, Network, Route, rebuilt
 from ackward.kernel.routes import sharing_key
 from ackward.kernel.rules import TO_TABLE, Rule
-from ackward.model.plan import (
+from ackward.model.changes import (
     OUR_PROTOCOL,
     Change,
     Family,
     FollowerStarted,
-    NamespaceIdentity,
-    Plan,
-    PortScope,
-    Refusal,
     RouteAdded,
     RouteName,
     RouteQuickack,
-    RouteScope,
     RuleAdded,
-    Scope,
     TableMirrored,
 )
+from ackward.model.plan import NamespaceIdentity, Plan, Refusal
+from ackward.model.scopes import PortScope, RouteScope, Scope
 
 NAME = "quickack"
 
