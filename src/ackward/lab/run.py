@@ -23,8 +23,8 @@ from ackward.lab.scenario import Scenario
 from ackward.lab.topology import TwoHosts, set_metrics, set_sysctls, two_hosts
 from ackward.model.lab import LabReport
 from ackward.model.plan import Receipt, Refusal
-from ackward.model.scopes import PortScope
 from ackward.model.report import Report
+from ackward.model.scopes import PortScope
 from ackward.remedies import load as load_remedy
 from ackward.remedies.receipts import Receipts
 from ackward.verify.compare import compare
