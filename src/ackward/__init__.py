@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ackward.loop.doctor import examine
     from ackward.loop.fixing import apply, plan_quickack, prove, status, undo, undo_everything
     from ackward.loop.reading import read
+    from ackward.loop.sockets import sockets
     from ackward.loop.watching import watch
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "plan_quickack",
     "prove",
     "read",
+    "sockets",
     "status",
     "undo",
     "undo_everything",
@@ -47,6 +49,7 @@ _PLACES = {
     "analyze": "ackward.loop.analyzing",
     "compare": "ackward.loop.comparing",
     "read": "ackward.loop.reading",
+    "sockets": "ackward.loop.sockets",
     "watch": "ackward.loop.watching",
     "examine": "ackward.loop.doctor",
     **dict.fromkeys(

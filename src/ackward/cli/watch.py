@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from ackward.cli.arguments import duration_ns
 from ackward.cli.output import talk
 from ackward.cli.report_output import show
+from ackward.cli.scope_options import Cgroup, Netns, Pid, Port
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -27,12 +28,10 @@ def command(
     for_: Annotated[
         str, typer.Option("--for", help="how long, for example 10s or 2m", metavar="TIME")
     ] = "10s",
-    port: Annotated[int | None, typer.Option(help="only connections with this local or remote port")] = None,
-    netns: Annotated[
-        str | None, typer.Option(help="only this network namespace: a name, a PID or a path")
-    ] = None,
-    pid: Annotated[int | None, typer.Option(help="only connections of this process")] = None,
-    cgroup: Annotated[str | None, typer.Option(help="only sockets of this cgroup (v2) and below")] = None,
+    port: Port = None,
+    netns: Netns = None,
+    pid: Pid = None,
+    cgroup: Cgroup = None,
     slow: Annotated[
         str, typer.Option(help="record exchanges that took this long, count faster ones", metavar="TIME")
     ] = "1ms",

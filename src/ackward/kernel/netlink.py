@@ -1,4 +1,4 @@
-"""Raw rtnetlink: send one request, read its answer, lose no byte.
+"""Raw netlink: send one request, read its answer, lose no byte.
 
 Routes that we change must keep every attribute, also those that no library knows. pyroute2 decodes and
 re-encodes them and loses some (``metrics={'attrs': ...}`` silently), and importing its IPRoute costs 235 ms;
@@ -74,14 +74,14 @@ def _aligned(length: int) -> int:
 
 
 class Netlink:
-    """A NETLINK_ROUTE socket inside ``namespace``, subscribed to the multicast ``groups`` (RTNLGRP_*)."""
+    """A netlink socket inside ``namespace``, subscribed to the multicast ``groups`` (RTNLGRP_*) of its protocol."""
 
-    def __init__(self, namespace: Namespace, groups: Iterable[int] = ()) -> None:
+    def __init__(
+        self, namespace: Namespace, groups: Iterable[int] = (), protocol: int = socket.NETLINK_ROUTE
+    ) -> None:
         self.namespace = namespace
         self._sequence = 0
-        self._socket = call_inside(
-            namespace, socket.socket, socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE
-        )
+        self._socket = call_inside(namespace, socket.socket, socket.AF_NETLINK, socket.SOCK_RAW, protocol)
         try:
             self._socket.bind((0, 0))
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
