@@ -1,10 +1,11 @@
 """What watching costs: qperf latency and bandwidth, TCP and UDP, and iperf3, with and without `ackward watch`.
 
-Each repetition runs all four modes back to back in random order, so that ratios compare neighbours in time:
+Each repetition runs all modes back to back in random order, so that ratios compare neighbours in time:
   off        nothing is watched
   matched    `ackward watch --port` names the very port that carries the load
   unmatched  it names another port
   empty      no watch; programs that do nothing hang on the same hooks (`empty.bpf.c`): what the kernel itself charges
+  traced     `ackward trace --port` instead of a watch names the load's port
 The ratio is that of the paired repetitions: median, and the quartiles as its spread. Needs root, qperf and iperf3.
 
     python benchmarks/watching.py [--pairs 9] [--seconds 2] [--json FILE]
@@ -39,7 +40,7 @@ PINNED = ("taskset", "-c", "0")
 QPERF_PORT = 19767
 IPERF_PORT = 19768
 OTHER_PORT = 9
-MODES = ("off", "matched", "unmatched", "empty")
+MODES = ("off", "matched", "unmatched", "empty", "traced")
 EMPTY = Path(__file__).with_name("empty.bpf.c")
 STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
 
@@ -62,6 +63,13 @@ def watching(mode: str, load_port: int) -> Iterator[None]:
         return
     if mode == "empty":
         with _empty_programs():
+            yield
+        return
+    if mode == "traced":
+        with running([ACKWARD, "trace", "--port", str(load_port)]) as process:
+            assert process.stderr is not None
+            if process.stderr.readline() != "Tracing.\n":
+                raise SystemExit(f"ackward trace did not start: {process.communicate()[1]}")
             yield
         return
     port = load_port if mode == "matched" else OTHER_PORT

@@ -1,4 +1,4 @@
-"""Writes docs/report.schema.json from the models; ``--check`` compares instead and exits 1 if it is stale."""
+"""Writes docs/*.schema.json from the models; ``--check`` compares instead and exits 1 if it is stale."""
 
 from __future__ import annotations
 
@@ -6,13 +6,24 @@ import json
 import sys
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from ackward.model.comparison import Comparison
 from ackward.model.doctor import DoctorReport
 from ackward.model.lab import LabReport
 from ackward.model.report import Report
+from ackward.model.sockets import SocketReport
+from ackward.model.trace import TraceLine
 
 DOCS = Path(__file__).parent.parent / "docs"
-SCHEMAS = {"report": Report, "lab": LabReport, "doctor": DoctorReport, "comparison": Comparison}
+SCHEMAS: dict[str, type[BaseModel]] = {
+    "report": Report,
+    "lab": LabReport,
+    "doctor": DoctorReport,
+    "comparison": Comparison,
+    "trace": TraceLine,
+    "sockets": SocketReport,
+}
 
 
 def main(arguments: list[str]) -> int:

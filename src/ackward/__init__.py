@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ackward.loop.fixing import apply, plan_quickack, prove, status, undo, undo_everything
     from ackward.loop.reading import read
     from ackward.loop.sockets import sockets
+    from ackward.loop.tracing import trace
     from ackward.loop.watching import watch
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "read",
     "sockets",
     "status",
+    "trace",
     "undo",
     "undo_everything",
     "watch",
@@ -50,6 +52,7 @@ _PLACES = {
     "compare": "ackward.loop.comparing",
     "read": "ackward.loop.reading",
     "sockets": "ackward.loop.sockets",
+    "trace": "ackward.loop.tracing",
     "watch": "ackward.loop.watching",
     "examine": "ackward.loop.doctor",
     **dict.fromkeys(

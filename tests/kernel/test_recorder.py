@@ -14,6 +14,7 @@ import pytest
 from tests.kernel.lab_hosts import python
 
 from ackward.capture.live import PROGRAM, LiveCapture, Scope
+from ackward.capture.tracing import PROGRAM as TRACE_PROGRAM
 from ackward.diagnosis.diagnose import diagnose
 from ackward.diagnosis.exchanges import cut
 from ackward.diagnosis.flows import join
@@ -23,7 +24,12 @@ from ackward.lab.peer import Shape
 from ackward.model.causes import Cause
 from ackward.model.segments import Kind, Vantage
 
-CGROUP_PROGRAMS = ("sent", "received")
+CGROUP_PROGRAMS = (
+    (PROGRAM, "sent", "cgroup_skb/egress"),
+    (PROGRAM, "received", "cgroup_skb/ingress"),
+    (TRACE_PROGRAM, "trace_sent", "cgroup_skb/egress"),
+    (TRACE_PROGRAM, "trace_received", "cgroup_skb/ingress"),
+)
 
 
 class TestRunOptions(ctypes.Structure):
@@ -89,11 +95,11 @@ def frames():
         yield frame if number % 3 else frame[: draw.randrange(14, len(frame))]
 
 
-@pytest.mark.parametrize("program", CGROUP_PROGRAMS)
-def test_every_packet_passes(program):
+@pytest.mark.parametrize(("path", "program", "_section"), CGROUP_PROGRAMS)
+def test_every_packet_passes(path, program, _section):
     """What the kernel's own test run gives back is PASS for every frame."""
     library().bpf_prog_test_run_opts.argtypes = [ctypes.c_int, ctypes.POINTER(TestRunOptions)]
-    with Object(PROGRAM, purpose="test") as recorder:
+    with Object(path, purpose="test") as recorder:
         recorder.load()
         ran = 0
         for frame in frames():
@@ -106,16 +112,14 @@ def test_every_packet_passes(program):
         assert ran > 200  # the kernel itself refuses frames without a whole link header
 
 
-@pytest.mark.parametrize(
-    ("program", "section"), [("sent", "cgroup_skb/egress"), ("received", "cgroup_skb/ingress")]
-)
-def test_every_path_returns_pass(program, section):
+@pytest.mark.parametrize(("path", "program", "section"), CGROUP_PROGRAMS)
+def test_every_path_returns_pass(path, program, section):
     """Proof over the code: each exit instruction is reached with r0 = 1 set by the instruction before it, and no
     jump skips that instruction."""
     dump = shutil.which("llvm-objdump")
     assert dump, "llvm is part of `make setup`"
     text = subprocess.run(
-        [dump, "-d", "--no-show-raw-insn", f"--section={section}", PROGRAM],
+        [dump, "-d", "--no-show-raw-insn", f"--section={section}", path],
         capture_output=True,
         text=True,
         check=True,

@@ -8,6 +8,7 @@ from ipaddress import ip_address
 import numpy as np
 
 from ackward.diagnosis.diagnose import explain
+from ackward.diagnosis.traffic import Traffic
 from ackward.diagnosis.wire import WireFlow, view
 from ackward.model.report import Capture, Report
 from ackward.model.segments import WIRE_SEGMENT, Endpoint, Flag
@@ -72,7 +73,7 @@ def rows_of(packets):
 def report_of(packets) -> Report:
     """What the diagnosis says of one connection."""
     flows, rows = view([WireFlow(CLIENT, SERVER, True, MSS)], rows_of(packets))
-    return explain(flows, rows, Capture(source="dialogue")).report
+    return explain(Traffic.of(flows, rows), Capture(source="dialogue")).report
 
 
 def spent(report):

@@ -9,6 +9,7 @@ from tests import recordings
 from ackward.diagnosis import traffic
 from ackward.diagnosis.comments import Comments
 from ackward.diagnosis.diagnose import Diagnosis, diagnose
+from ackward.diagnosis.flows import Flows
 from ackward.loop.analyzing import analyze
 from ackward.model.segments import Segments
 from ackward.report.tables import NAMES, tables
@@ -47,6 +48,6 @@ def test_of_the_whole_corpus_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_flow_is_one_empty_stretch() -> None:
     empty: Segments = recordings.load("healthy-both").segments[:0]
-    nothing = traffic.Traffic.of([], empty)
+    nothing = traffic.Traffic.of(Flows.of([]), empty)
     assert list(nothing.stretches()) == [(0, 0)]
     assert nothing.timeline(0, 0).count == 0

@@ -1,14 +1,17 @@
-"""tshark and ackward see the same packets: numbers, lengths, windows, flags, options and times of each of them.
+"""tshark and ackward see the same packets: numbers, lengths, windows, flags, options and times of each of them; and they
+count the same of each connection: bytes, segments, data sent again, round trips.
 
-Where they differ on purpose: tshark would count sequence numbers from 0 and put IP fragments together, unless
-told not to;
-of a first fragment alone it gives no length, and neither of a packet whose IP header gives none (offload).
+Where they differ on purpose: tshark would count sequence numbers from 0 and put IP fragments together, unless told not to;
+of a first fragment alone it gives no length, and neither of a packet whose IP header gives none (offload). Of connections,
+`docs/captures.md` says where and why, and the exceptions below are checked one by one.
 """
 
 from __future__ import annotations
 
 import shutil
+import statistics
 import subprocess
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,10 @@ from tests.unit.test_capture_headers import SHAPES
 
 from ackward.capture.reading import read_captures
 from ackward.capture.sources import find
+from ackward.diagnosis.diagnose import Diagnosis
+from ackward.diagnosis.measures import Measures, acknowledged, measured, sent_again
+from ackward.loop.analyzing import analyze
+from ackward.model.segments import Kind
 
 pytestmark = pytest.mark.skipif(not shutil.which("tshark"), reason="tshark is not installed")
 
@@ -37,34 +44,29 @@ FIELDS = {
 OPTIONS = ("tcp.relative_sequence_numbers:FALSE", "ip.defragment:FALSE", "ipv6.defragment:FALSE")
 
 
-def by_tshark(path: Path) -> dict[int, tuple[int, ...]]:
-    """Packet number -> its columns and its time, of each packet in which tshark sees TCP; the innermost one."""
-    argv = [
-        "tshark",
-        "-n",
-        "-r",
-        str(path),
-        "-Y",
-        "tcp",
-        "-T",
-        "fields",
-        "-E",
-        "occurrence=l",
-        "-e",
-        "frame.number",
-    ]
+def fields_of(path: Path, *names: str) -> dict[int, list[str]]:
+    """Packet number -> these fields of each packet in which tshark sees TCP; the innermost ones."""
+    argv = ["tshark", "-n", "-r", str(path), "-Y", "tcp", "-T", "fields", "-E", "occurrence=l"]
     for preference in OPTIONS:
         argv += ["-o", preference]
-    for field in (*FIELDS, "frame.time_epoch"):
+    for field in ("frame.number", *names):
         argv += ["-e", field]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=120)
-    packets = {}
-    for line in done.stdout.splitlines():
-        number, *values, time = line.split("\t")
-        seconds, _, fraction = time.partition(".")
-        time_ns = int(seconds) * 10**9 + int(fraction.ljust(9, "0"))
-        packets[int(number) - 1] = (*(int(value or "0", 0) for value in values), time_ns)
-    return packets
+    lines = (line.split("\t") for line in done.stdout.splitlines())
+    return {int(number) - 1: values for number, *values in lines}
+
+
+def nanoseconds(seconds: str) -> int:
+    whole, _, fraction = seconds.partition(".")
+    return int(whole) * 10**9 + int(fraction.ljust(9, "0"))
+
+
+def by_tshark(path: Path) -> dict[int, tuple[int, ...]]:
+    """Packet number -> its columns and its time."""
+    return {
+        packet: (*(int(value or "0", 0) for value in values), nanoseconds(time))
+        for packet, (*values, time) in fields_of(path, *FIELDS, "frame.time_epoch").items()
+    }
 
 
 def by_us(path: Path, vxlan: int | None) -> dict[int, tuple[int, ...]]:
@@ -122,3 +124,144 @@ def test_options_offload_and_conversations(tmp_path: Path) -> None:
         if row[7:9] == (1, 2):
             ours[packet] = (*row[:7], 3, 4, *row[9:])
     assert ours == theirs
+
+
+# --- connections ----------------------------------------------------------------------------------------------------
+
+CORPUS = captures.DIRECTORY.parent / "corpus"
+#: Losses of each kind, probes of a closed window, SYNs again, transfers, and requests; with offload and without.
+CHOSEN = [
+    CORPUS / f"{name}.pcap"
+    for name in (
+        "tail-loss.client", "tail-loss.server", "fast-retransmit.client", "fast-retransmit-segmented.server",
+        "retransmission-timeout.client", "retransmission-timeout.server", "syn-loss.client", "accept-queue.server",
+        "zero-window.client", "zero-window-segmented.server", "slow-reader-segmented.server", "slow-start.server",
+        "idle-restart.client", "standoff.client", "standoff.server",
+    )
+]  # fmt: skip
+#: What tshark calls data that was sent again, whatever it holds to be the reason; ackward counts them together.
+AGAIN = [
+    f"tcp.analysis.{name}"
+    for name in ("retransmission", "fast_retransmission", "spurious_retransmission", "out_of_order")
+]
+#: One capture at several interfaces: the same packets many times.
+COPIES = "interfaces.pcapng"
+
+
+class Ours:
+    """What ackward says of one capture, by packet number."""
+
+    def __init__(self, path: Path) -> None:
+        seen: Diagnosis = analyze([path], vxlan=4789)
+        [stretch] = seen.attribution.stretches()
+        timeline = stretch.timeline
+        self.flows = list(timeline.flows)
+        self.packet: list[int] = timeline.segments["packet"].tolist()
+        self.flow = dict(zip(self.packet, timeline.segments["flow"].tolist(), strict=True))
+        self.time = dict(zip(self.packet, timeline.time.tolist(), strict=True))
+        self.to_server = dict(zip(self.packet, timeline.segments["to_server"].tolist(), strict=True))
+        self.bytes = dict(zip(self.packet, timeline.segments["bytes"].tolist(), strict=True))
+        self.left = {
+            packet
+            for packet, kind in zip(self.packet, timeline.segments["kind"].tolist(), strict=True)
+            if kind == Kind.SENT
+        }
+        self.again = {self.packet[row] for row in sent_again(timeline).nonzero()[0]}
+        data, ack = acknowledged(timeline)
+        self.acks = {self.packet[late]: self.packet[early] for early, late in zip(data, ack, strict=True)}
+        self.measures: Measures = measured(timeline, len(self.flows))
+
+
+@pytest.mark.parametrize(
+    "path", [*(path for path in captures.names() if path.name != COPIES), *CHOSEN], ids=lambda path: path.name
+)
+def test_connections(path: Path) -> None:
+    ours = Ours(path)
+    theirs = fields_of(
+        path, "tcp.stream", "tcp.len", "frame.time_epoch", "tcp.analysis.initial_rtt", "tcp.analysis.acks_frame",
+        "tcp.analysis.ack_rtt", *AGAIN,
+    )  # fmt: skip
+    stream = {packet: int(fields[0]) for packet, fields in theirs.items()}
+    names = {ours.flow[packet]: stream[packet] for packet in ours.packet}
+    assert stream == {packet: names[flow] for packet, flow in ours.flow.items()}
+    assert len(set(names.values())) == len(ours.flows)
+
+    # Bytes and segments each way: tshark's own, summed up by flow.
+    sizes: Counter[tuple[int, bool]] = Counter()
+    for packet, fields in theirs.items():
+        sizes[ours.flow[packet], ours.to_server[packet]] += int(fields[1])
+    for number, flow in enumerate(ours.flows):
+        assert (flow.bytes_to_server, flow.bytes_to_client) == (sizes[number, True], sizes[number, False])
+
+    # Retransmissions, packet by packet.
+    assert ours.again == {packet for packet, fields in theirs.items() if any(fields[6:])}
+    counts = Counter(ours.flow[packet] for packet in ours.again)
+    assert ours.measures.retransmissions.tolist() == [counts[number] for number in range(len(ours.flows))]
+
+    # The round trip of the handshake, to the nanosecond.
+    trips = {ours.flow[packet]: nanoseconds(fields[3]) for packet, fields in theirs.items() if fields[3]}
+    assert dict(enumerate(ours.measures.rtt.tolist())) == trips
+
+    # How soon data that left the watched end was acknowledged: by which packet, and to the nanosecond.
+    acks = {packet: int(fields[4]) - 1 for packet, fields in theirs.items() if fields[4]}
+    acks = {packet: data for packet, data in acks.items() if data in ours.left and ours.bytes[data]}
+    for packet in acks.keys() - ours.acks.keys():
+        assert was_sent_again(ours, acks[packet], packet), packet
+        del acks[packet]
+    assert ours.acks == acks
+    took = defaultdict(list)
+    for packet, data in acks.items():
+        took[ours.flow[packet]].append(nanoseconds(theirs[packet][5]) + moved(ours, theirs, data, packet))
+    medians = [
+        statistics.median_low(took[number]) if took[number] else -1 for number in range(len(ours.flows))
+    ]
+    assert ours.measures.ack_rtt.tolist() == medians
+
+
+def was_sent_again(ours: Ours, data: int, ack: int) -> bool:
+    """Exception 1: of data that was sent again, tshark times the last sending; ackward leaves it out (Karn)."""
+    return any(
+        data <= packet < ack
+        and ours.flow[packet] == ours.flow[data]
+        and ours.to_server[packet] == ours.to_server[data]
+        for packet in ours.again
+    )
+
+
+def moved(ours: Ours, theirs: dict[int, list[str]], data: int, ack: int) -> int:
+    """Exception 2: of a capture between the hosts, tshark times what passed; ackward what the client saw."""
+    early, late = (ours.time[packet] - nanoseconds(theirs[packet][2]) for packet in (data, ack))
+    assert (early, late) == (0, 0) or ours.flows[ours.flow[data]].seen_from == "between"
+    return late - early
+
+
+def test_packets_captured_several_times() -> None:
+    """Exception 3: copies of a packet at other interfaces are taken for retransmissions, in the order of the file by tshark,
+    by time by ackward.
+
+    And exception 4: what passed inside a tunnel and outside is one connection for tshark, two for ackward.
+    """
+    path = captures.DIRECTORY / COPIES
+    ours = Ours(path)
+    theirs = fields_of(
+        path,
+        "tcp.stream",
+        "frame.interface_id",
+        "tcp.seq_raw",
+        "tcp.ack_raw",
+        "tcp.len",
+        "tcp.flags",
+        "ip.id",
+        "tcp.srcport",
+        *AGAIN,
+    )
+    seen_at = defaultdict(set)
+    for _, interface, *header in theirs.values():
+        seen_at[tuple(header[:6])].add(interface)
+    again = {packet for packet, fields in theirs.items() if any(fields[8:])}
+    assert again != ours.again
+    for packet in again | ours.again:
+        assert len(seen_at[tuple(theirs[packet][2:8])]) > 1
+    assert len({fields[0] for fields in theirs.values()}) == 1
+    assert len({(flow.client, flow.server) for flow in ours.flows}) == 1
+    assert len(ours.flows) == 2

@@ -48,6 +48,87 @@ def test_probe_seen_by_the_sender():
     assert "retransmission-timeout" not in spent(report)
 
 
+@pytest.mark.parametrize("arrived", [True, False])
+def test_a_probe_that_a_dsack_calls_needless_cost_nothing(arrived):
+    """The answer's last segment is sent again: the client's ACK says that it had it already, or it does not."""
+    packets = [*handshake(1, "server"), q(2, 0, 100)]
+    packets += [a(2.1 + n / 100, n * MSS, MSS, 100) for n in range(2)]
+    packets += [q(3.2, 100, 0, MSS), a(9, MSS, MSS, 100)]
+    packets += [q(10, 100, 0, 2 * MSS, sack=(MSS, 2 * MSS) if arrived else None)]
+    assert ("tail-loss-probe" in spent(report_of(packets))) == (not arrived)
+
+
+def flight_and_late_ack(acked, late):
+    """Ten segments at 20 ms; a probe of new data follows as nothing comes; then one ACK, and the rest."""
+    packets = [*handshake(20), *[q(20.1 + n / 100, n * MSS, MSS) for n in range(10)]]
+    packets += [q(67, 10 * MSS, MSS)] if late else []
+    sent, heard = (11 if late else 10), (80.2 if late else 40.2)
+    packets += [a(heard, 0, 0, acked * MSS), *[q(heard + 0.1, (sent + n) * MSS, MSS) for n in range(4)]]
+    return [*packets, a(heard + 20.3, 0, 100, (sent + 4) * MSS)]
+
+
+@pytest.mark.parametrize("acked", [9, 10])
+def test_ack_holding_is_what_the_ack_took_beyond_a_round_trip(acked):
+    """One ACK for ten segments, or for all but one; the round trip itself is the congestion window's."""
+    parts = spent(report_of(flight_and_late_ack(acked, late=True)))
+    assert parts["ack-holding"] == pytest.approx(40, abs=0.3)
+    assert parts["slow-start"] == pytest.approx(20, abs=0.3)
+
+
+@pytest.mark.parametrize(("acked", "late"), [(10, False), (2, True)])
+def test_prompt_acks_and_queues_on_the_path_are_no_ack_holding(acked, late):
+    """An ACK for many that comes at once; a late one for the first two, as a queue would make it."""
+    assert "ack-holding" not in spent(report_of(flight_and_late_ack(acked, late)))
+
+
+def bursts(sizes, per_segment):
+    """An answer in bursts of full segments, each followed by so many milliseconds a segment, and then a small one."""
+    packets, sent, now = [*handshake(0.1, "server"), q(1, 0, 100)], 0, 1.1
+    for number, size in enumerate(sizes):
+        for _ in range(size):
+            packets.append(a(now, sent, MSS, 100))
+            sent += MSS
+        packets.append(q(now + 0.1, 100, 0, sent))
+        now += size * per_segment[number]
+    return [*packets, a(now, sent, 300, 100)]
+
+
+def test_pacing_waits_as_long_as_each_burst_was_large():
+    assert spent(report_of(bursts((5, 10, 2, 10), [1] * 4)))["pacing"] == pytest.approx(27, abs=0.1)
+
+
+def test_uneven_bursts_are_not_paced():
+    assert "pacing" not in spent(report_of(bursts((5, 10, 2, 10), [1, 3, 2, 0.7])))
+
+
+def through_a_slow_link(end):
+    """Sixty segments over 1 ms of path and a link that takes 3 ms for each; the first ten find it rested."""
+    half, rested, each = 0.5, 10, 3
+    packets, heard = [*handshake(2 * half, end), q(10, 0, 100)], []
+    arrives, leaves = 10 + 2 * half, []
+    for number in range(60):
+        leaves.append(10.2 if number < rested else heard[number - rested] + 0.01)
+        arrives = leaves[-1] + half if number < rested else max(leaves[-1] + half, arrives + each)
+        heard.append(arrives + half)
+        at = (leaves[-1] if end == "server" else arrives) + number / 1000
+        packets.append(a(at, number * MSS, MSS, 100))
+        packets.append(q((heard[-1] if end == "server" else arrives) + 0.005, 100, 0, (number + 1) * MSS))
+    return packets
+
+
+@pytest.mark.parametrize("end", ["client", "server"])
+def test_a_slow_link_is_neither_pacing_nor_a_full_window(end):
+    parts = spent(report_of(through_a_slow_link(end)))
+    assert parts.get("pacing", 0) + parts.get("congestion-window", 0) + parts.get("slow-start", 0) < 5
+    assert parts.get("network", 0) + parts.get("unknown", 0) > 100
+
+
+def test_a_syn_that_the_servers_host_ignored():
+    packets = [q(0, flags="S"), q(1000, flags="S"), a(1000.05, flags="SA"), q(1020), q(1020.1, 0, 100)]
+    packets += [a(1020.2, 0, 100, 100)]
+    assert spent(report_of(packets))["accept-queue"] == pytest.approx(1000, abs=0.1)
+
+
 def test_fast_retransmit_seen_by_the_sender():
     packets = [*handshake(20), *[q(20.1 + n / 100, n * MSS, MSS) for n in range(6)]]
     packets += [a(40 + n, 0, 0, MSS, sack=(2 * MSS, (3 + n) * MSS)) for n in range(4)]

@@ -16,6 +16,7 @@ from tests.unit.dialogue import CLIENT, MSS, SERVER, a, handshake, q, rows_of
 
 import ackward
 from ackward.diagnosis.diagnose import diagnose, explain
+from ackward.diagnosis.traffic import Traffic
 from ackward.diagnosis.wire import WireFlow, view
 from ackward.errors import OutputFailed, UnknownName
 from ackward.loop.reading import store
@@ -28,7 +29,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "tables.md"
 
 def of(packets):
     flows, rows = view([WireFlow(CLIENT, SERVER, True, MSS)], rows_of(packets))
-    return explain(flows, rows, Capture(source="dialogue"))
+    return explain(Traffic.of(flows, rows), Capture(source="dialogue"))
 
 
 def collected(found):
@@ -87,7 +88,7 @@ def test_wrapped_sequence_numbers_go_on():
     rows["seq"][rows["to_server"]] += shift
     rows["ack"][~rows["to_server"]] += shift
     flows, seen = view([WireFlow(CLIENT, SERVER, True, MSS)], rows)
-    segments = tables(explain(flows, seen, Capture(source="dialogue"))).segments.collect()
+    segments = tables(explain(Traffic.of(flows, seen), Capture(source="dialogue"))).segments.collect()
     assert segments.filter("to_server")["seq"].to_list() == [0, 1, 1, 101]
     assert segments.filter(~pl.col("to_server"))["ack"].to_list() == [1, 101, 201]
 
@@ -115,7 +116,7 @@ def test_what_is_asked_for_is_not_made_whole():
 
 
 def test_no_traffic_gives_empty_tables(tmp_path):
-    seen = explain(*view([], rows_of([])), Capture(source="nothing"))
+    seen = explain(Traffic.of(*view([], rows_of([]))), Capture(source="nothing"))
     store(tables(seen), tmp_path / "tables")
     found = collected(ackward.read(tmp_path / "tables"))
     assert [frame.height for frame in found.values()] == [0, 0, 0, 0]

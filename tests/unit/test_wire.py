@@ -7,13 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests import recordings
+from tests.unit import packets
+from tests.unit.dialogue import CLIENT, SERVER, a, handshake, q, rows_of
 
+from ackward.capture.reading import read_captures
+from ackward.capture.sources import find
 from ackward.diagnosis.diagnose import diagnose, explain
 from ackward.diagnosis.flows import join
+from ackward.diagnosis.traffic import Traffic
 from ackward.diagnosis.wire import WireFlow, view
 from ackward.model.causes import Cause, End, Grade
 from ackward.model.report import Capture
-from ackward.model.segments import WIRE_FIELDS, WIRE_SEGMENT, Kind
+from ackward.model.segments import WIRE_FIELDS, WIRE_SEGMENT, Flag, Kind, Passage
 
 
 def as_capture(recording):
@@ -29,7 +34,7 @@ def as_capture(recording):
 
 
 def diagnosis(name):
-    return explain(*as_capture(recordings.load(name)), Capture(source=name)).report
+    return explain(Traffic.of(*as_capture(recordings.load(name))), Capture(source=name)).report
 
 
 @pytest.mark.parametrize("view", ["client", "server"])
@@ -82,3 +87,62 @@ def test_the_vantage_point_is_plain_on_a_real_path(view):
     [flow], _ = as_capture(replace(recording, segments=rows))
     assert flow.seen_from == view
     assert flow.min_rtt_ns > 9_000_000
+
+
+def place(request, answer):
+    """Where a capture is taken to stand whose SYNs have this passage, on a path that is too short to tell by time."""
+    rows = rows_of([*handshake(0.02), q(0.1, 0, 100), a(0.15, 0, 100, 100), q(0.2, 100, 0, 100)])
+    syn = rows["tcp_flags"] & Flag.SYN > 0
+    rows["time_ns"] = np.arange(len(rows)) * 10_000
+    rows["passage"] = np.where(syn, np.where(rows["to_server"], request, answer), 0)
+    [flow], _ = view([WireFlow(CLIENT, SERVER, True)], rows)
+    return flow.seen_from
+
+
+@pytest.mark.parametrize(
+    ("request_passage", "answer_passage", "end"),
+    [
+        (Passage.LEFT, Passage.ARRIVED, "client"),
+        (Passage.ARRIVED, Passage.LEFT, "server"),
+        (Passage.LEFT | Passage.ARRIVED, Passage.LEFT | Passage.ARRIVED, "between"),  # forwarded
+        (Passage.UNSUMMED, 0, "client"),
+        (0, Passage.UNSUMMED, "server"),
+        (Passage.UNSUMMED, Passage.UNSUMMED, "between"),  # a link within one machine
+        (0, 0, "between"),
+    ],
+)
+def test_the_passage_of_packets_tells_the_vantage_point(request_passage, answer_passage, end):
+    assert place(request_passage, answer_passage) == end
+
+
+def test_the_smallest_halves_of_all_flows_between_two_hosts_count():
+    """The second flow's own are 10 ms each; the first one's say that the capture stands at the client."""
+    far, near = rows_of(handshake(20)), rows_of(handshake(0.02))
+    near["time_ns"] = np.arange(len(near)) * 10_000_000
+    near["flow"] = 1
+    flows, _ = view([WireFlow(CLIENT, SERVER, True)] * 2, np.concatenate((far, near)))
+    assert [flow.seen_from for flow in flows] == ["client", "client"]
+
+
+@pytest.mark.parametrize("end", ["client", "server"])
+def test_a_cooked_capture_of_a_real_host_tells_its_end(end):
+    capture = read_captures(find([recordings.DIRECTORY.parent / "corpus" / f"accept-queue-any.{end}.pcap"]))
+    ours = capture.segments["to_server"] == (end == "client")
+    assert (capture.segments["passage"] & (Passage.LEFT | Passage.ARRIVED) == np.where(ours, 1, 2)).all()
+    # A veth pair computes no checksum.
+    syn = capture.segments["tcp_flags"] & Flag.SYN > 0
+    assert (capture.segments["passage"] & Passage.UNSUMMED > 0).tolist() == syn.tolist()
+
+
+@pytest.mark.parametrize("ip", [packets.ipv4, packets.ipv6])
+def test_the_sum_of_the_pseudo_header_alone_is_no_checksum(ip, tmp_path):
+    """Of RFC 9293 section 3.1, worked out word by word; a SYN with that and one with another."""
+    plain = packets.tcp(flags=packets.SYN, options=packets.mss(1460))
+    packet = ip(plain)
+    addresses = packet[12:20] if ip is packets.ipv4 else packet[8:40]
+    words = sum(int.from_bytes(addresses[n : n + 2]) for n in range(0, len(addresses), 2)) + 6 + len(plain)
+    words = (words & 0xFFFF) + (words >> 16)
+    frames = [ip(plain[:16] + (words + wrong).to_bytes(2) + plain[18:]) for wrong in (0, 1)]
+    path = tmp_path / "syns.pcap"
+    path.write_bytes(packets.pcap(frames, link=101))
+    assert read_captures(find([path])).segments["passage"].tolist() == [Passage.UNSUMMED, 0]

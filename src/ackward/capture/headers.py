@@ -24,7 +24,7 @@ FRAGMENT = "later IP fragments"
 CUT = "headers cut by the snap length"
 BAD = "headers that contradict themselves"
 UNKNOWN_LINK = "link layers that are not understood"
-NOT_ASKED = "outside --port and --host"
+NOT_ASKED = "of connections that were not asked for"
 
 IPV4, IPV6 = 0x0800, 0x86DD
 VLAN_TAGS = (0x8100, 0x88A8, 0x9100)  # 802.1Q, 802.1ad, and what came before it
@@ -42,6 +42,10 @@ FAMILY_6 = 1 << 32
 ETHERTYPE_LINKS = {1: (14, 12), 113: (16, 14), 276: (20, 0)}
 ETHERNET = 1
 RAW_LINKS = (12, 14, 101, 228, 229)
+#: Link type of Linux cooked captures -> where the packet type ends, whose last byte is all of it that is used.
+PACKET_TYPE_LINKS = {113: 2, 276: 11}
+#: Packet types of Linux cooked captures: sent by the host that captured, or to it (tcpdump.org/linktypes.html).
+TYPE_TO_US, TYPE_OUTGOING = 0, 4
 NULL, LOOP = 0, 108
 #: AF_INET6 of Linux, OpenBSD, FreeBSD, Darwin and Windows; AF_INET is 2 everywhere.
 FAMILIES_6 = (10, 23, 24, 28, 30)
@@ -82,16 +86,14 @@ class Packets:
 class Layers:
     """Takes frames apart down to the TCP header.
 
-    ``vxlan`` is the UDP port of tunnels to look into; ``host`` the only address of interest, inside the
-    tunnels if there are any.
+    ``vxlan`` is the UDP port of tunnels to look into.
     """
 
-    def __init__(self, *, host: IPv4Address | IPv6Address | None = None, vxlan: int | None = None) -> None:
+    def __init__(self, *, vxlan: int | None = None) -> None:
         self.skipped: Counter[str] = Counter()
         self.unknown_links: set[int] = set()
         self.addresses = Interning()
         self._vxlan = vxlan
-        self._host = None if host is None else self._code(host)
 
     def segments(self, octets: Octets, frames: Frames) -> Packets:
         """The frames that hold a TCP header; ``at`` is where it begins, ``wire_end`` where its payload ends."""
@@ -104,15 +106,12 @@ class Layers:
             return packets
         links = distinct(frames.link)
         if len(links) == 1:
-            found = self._frames(octets, packets, links[0], inside=False)
-        else:
-            found = packets.select(np.zeros(len(packets), np.bool_))
-            for link in links:
-                one = packets.select(frames.link == link)
-                found = found.joined(self._frames(octets, one, link, inside=False))
-        if self._host is None:
-            return found
-        return self.keep(found, (found.source == self._host) | (found.destination == self._host), NOT_ASKED)
+            return self._frames(octets, packets, links[0], inside=False)
+        found = packets.select(np.zeros(len(packets), np.bool_))
+        for link in links:
+            one = packets.select(frames.link == link)
+            found = found.joined(self._frames(octets, one, link, inside=False))
+        return found
 
     def address_of(self, code: int) -> IPv4Address | IPv6Address:
         """The address that a code stands for."""
@@ -121,12 +120,13 @@ class Layers:
         number = code & (FAMILY_6 - 1)
         return IPv6Address(int(self.addresses.high[number]) << 64 | int(self.addresses.low[number]))
 
-    def _code(self, address: IPv4Address | IPv6Address) -> np.uint64:
+    def code_of(self, address: IPv4Address | IPv6Address) -> int:
+        """The code of an address, whether it was seen or not."""
         if address.version == 4:
-            return np.uint64(int(address))
+            return int(address)
         high, low = divmod(int(address), 1 << 64)
         numbers = self.addresses.number(np.array([high], np.uint64), np.array([low], np.uint64))
-        return np.uint64(FAMILY_6 | int(numbers[0]))
+        return FAMILY_6 | int(numbers[0])
 
     def keep(self, packets: Packets, good: NDArray[np.bool_], reason: str) -> Packets:
         """The good ones; the others are counted under the reason."""

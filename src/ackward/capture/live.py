@@ -192,8 +192,8 @@ class LiveCapture:
         pid, inode = int(flow["pid"]), int(flow["netns"])
         measured = [value for value in (int(flow["min_rtt_us"]), min_rtt_us) if 0 < value < NO_RTT]
         command = bytes(flow["command"]).split(b"\0")[0].decode(errors="replace")
-        local, mapped = _address(flow["family"], flow["local_address"])
-        remote, _ = _address(flow["family"], flow["remote_address"])
+        local, mapped = ip_address(flow["family"], flow["local_address"])
+        remote, _ = ip_address(flow["family"], flow["remote_address"])
         return SocketFacts(
             flow=number,
             local=Endpoint(local, int(flow["local_port"])),
@@ -234,9 +234,10 @@ def _tail(record: Any) -> NDArray[Any]:
     return kept[:0] if record["lost"] else kept
 
 
-def _address(
+def ip_address(
     family: int, raw: NDArray[np.uint8]
 ) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, bool]:
+    """An address as a BPF record keeps it, and whether it is an IPv4 one that a socket of IPv6 knows as mapped."""
     if family != AF_INET6:
         return ipaddress.IPv4Address(raw[:4].tobytes()), False
     address = ipaddress.IPv6Address(raw.tobytes())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from ackward.capture.headers import Layers
 from ackward.capture.interning import Interning
 from ackward.capture.octets import Octets, distinct
 from ackward.capture.rows import Rows
+from ackward.capture.selection import Selection
 from ackward.capture.sources import Source, Stream, Unreadable
 from ackward.capture.tcp_headers import HANDSHAKE, decode
 from ackward.capture.wire_flows import WireFlows, assign
@@ -69,16 +69,17 @@ def read_captures(
     *,
     port: int | None = None,
     host: str | None = None,
+    flow: str | Sequence[str] | None = None,
     vxlan: int | None = None,
     progress: Progress | None = None,
 ) -> WireCapture:
     """The segments and flows in these files.
 
-    Only those of one ``port`` or ``host`` (an address) if given; of the packets inside VXLAN tunnels to UDP
-    port ``vxlan`` too. What cannot be read is a problem in the result; raises :class:`UsageError` if none of
-    the files can be read.
+    Only those of one ``port``, ``host`` (an address) or ``flow`` (or one of several) if given, as :class:`Selection`
+    reads them; of the packets inside VXLAN tunnels to UDP port ``vxlan`` too. What cannot be read is a problem in the
+    result; raises :class:`UsageError` if none of the files can be read.
     """
-    reader = _Reader(port, host, vxlan, progress)
+    reader = _Reader(Selection.asked(port, host, flow), vxlan, progress)
     for source in sources:
         reader.read(source)
     if not reader.sources:
@@ -95,20 +96,12 @@ def read_captures(
 class _Reader:
     """What was read so far."""
 
-    def __init__(
-        self, port: int | None, host: str | None, vxlan: int | None, progress: Progress | None
-    ) -> None:
-        try:
-            address = None if host is None else ip_address(host)
-        except ValueError as error:
-            raise UsageError(
-                f"{host!r} is not an IP address", next_step="give the address of one end"
-            ) from error
+    def __init__(self, selection: Selection, vxlan: int | None, progress: Progress | None) -> None:
         self.sources: list[ReadSource] = []
         self.problems: list[Problem] = []
-        self._port = port
+        self._selection = selection
         self._progress = progress
-        self._layers = Layers(host=address, vxlan=vxlan)
+        self._layers = Layers(vxlan=vxlan)
         self._pairs = Interning()
         self._mptcp = np.zeros(1 << 12, np.bool_)
         self._rows = Rows()
@@ -147,7 +140,7 @@ class _Reader:
     def _take(self, octets: Octets, frames: Frames, first_packet: int) -> None:
         """Adds the segments in these frames."""
         before = self._rows.count
-        decoded = decode(octets, frames, self._layers, self._port, self._rows)
+        decoded = decode(octets, frames, self._layers, self._selection, self._rows)
         self._links.update(distinct(frames.link))
         self._truncated |= decoded.cut or bool((frames.captured < frames.original).any())
         rows = decoded.rows

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ackward.model.segments import WIRE_SEGMENT
 
-#: Segments in a block of 56 MiB: larger than anything that malloc keeps for itself (glibc:
+#: Segments in a block of 57 MiB: larger than anything that malloc keeps for itself (glibc:
 #: DEFAULT_MMAP_THRESHOLD_MAX), so that a block's memory is returned when it is dropped, and untouched memory
 #: is no memory.
 BLOCK = 1 << 20

@@ -15,58 +15,15 @@
  * Slots are taken atomically; the exchange's phase is not, because request and answer of one exchange cannot be in
  * both hooks at once: the answer is caused by the request.
  */
-#include "kernel_types.h"
-
-#include <bpf/bpf_core_read.h>
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
+#include "tcp_segment.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
-#define PASS 1
 #define RING 64 /* events kept per socket: an exchange of ordinary requests has 4 to 12 */
 #define MAX_SOCKETS 65536
-#define AF_INET 2
-#define AF_INET6 10
-#define TCP_ESTABLISHED 1 /* include/net/tcp_states.h */
-#define TCP_SYN_SENT 2
-#define TCP_CLOSE 7
-#define TCP_LISTEN 10
-#define ICSK_ACK_TIMER 2 /* include/net/inet_connection_sock.h */
-#define ETH_P_IP 0x0800
-#define ETH_P_IPV6 0x86DD
-#define IPPROTO_TCP 6
 
-enum kind { SENT = 1, RECEIVED = 2, WRITE_HELD = 3, ACK_TIMER = 4, ESTABLISHED = 5, CLOSED = 6 };
 enum role { ROLE_UNKNOWN = 0, ROLE_CLIENT = 1, ROLE_SERVER = 2 };
 enum phase { REQUEST = 0, RESPONSE = 1 };
-
-/* One thing that happened at one socket, with the socket's state beside it. 64 bytes: one cache line. */
-struct segment_event {
-	u64 time_ns; /* CLOCK_MONOTONIC */
-	u32 flow;
-	u32 seq;
-	u32 ack;
-	u32 bytes; /* payload; for WRITE_HELD the bytes written but not sent */
-	u32 write_seq;
-	u32 snd_nxt;
-	u32 snd_una;
-	u32 srtt_us;
-	u32 min_rtt_us;
-	u32 peer_window;
-	u16 cwnd;
-	u16 in_flight; /* segments */
-	u16 segments;  /* on the wire, if this one is split or merged by offload */
-	u16 mss;
-	u8 kind;
-	u8 tcp_flags;
-	u8 nonagle;
-	u8 quick;
-	u8 pingpong;
-	u8 ack_pending;
-	u8 ato; /* jiffies */
-	u8 ca_state;
-};
 
 /* Who a socket is, and the sums over its fast exchanges. Read by user space when the watch ends. */
 struct flow_record {
@@ -186,11 +143,6 @@ struct {
 	__type(value, struct socket_record);
 } blank SEC(".maps");
 
-static __always_inline bool before(u32 a, u32 b)
-{
-	return (__s32)(a - b) < 0;
-}
-
 static __always_inline u8 fold(u32 x)
 {
 	x ^= x >> 16;
@@ -296,13 +248,6 @@ static __always_inline struct segment_event *append(struct socket_record *record
 	return event;
 }
 
-static __always_inline bool wanted(u32 netns, u16 local, u16 remote)
-{
-	if (settings.port && local != settings.port && remote != settings.port)
-		return false;
-	return !settings.netns || netns == settings.netns;
-}
-
 /* A new record; the caller has the socket's facts, read in whatever way its hook allows. */
 static __always_inline struct socket_record *admit(u64 key, struct flow_record *who, u64 now)
 {
@@ -338,80 +283,6 @@ static __always_inline struct socket_record *admit(u64 key, struct flow_record *
 	return record;
 }
 
-/* What both ways of reading a socket (direct through BTF, and probed) fill in alike. */
-#define STATE(event, tp, GET, GET_BITS)                                   \
-	do {                                                              \
-		(event)->write_seq = GET(tp, write_seq);                  \
-		(event)->snd_nxt = GET(tp, snd_nxt);                      \
-		(event)->snd_una = GET(tp, snd_una);                      \
-		(event)->srtt_us = GET(tp, srtt_us) >> 3;                 \
-		(event)->min_rtt_us = GET(tp, rtt_min.s[0].v);            \
-		(event)->peer_window = GET(tp, snd_wnd);                  \
-		(event)->cwnd = GET(tp, snd_cwnd);                        \
-		(event)->in_flight = GET(tp, packets_out);                \
-		(event)->mss = GET(tp, mss_cache);                        \
-		(event)->nonagle = GET_BITS(tp, nonagle);                 \
-		(event)->quick = GET(tp, inet_conn.icsk_ack.quick);       \
-		(event)->pingpong = GET(tp, inet_conn.icsk_ack.pingpong); \
-		(event)->ack_pending = GET(tp, inet_conn.icsk_ack.pending); \
-		(event)->ato = GET_BITS(tp, inet_conn.icsk_ack.ato);      \
-		(event)->ca_state = GET_BITS(tp, inet_conn.icsk_ca_state); \
-	} while (0)
-
-#define DIRECT(tp, field) ((tp)->field)
-#define DIRECT_BITS(tp, field) BPF_CORE_READ_BITFIELD(tp, field)
-#define PROBED(tp, field) BPF_CORE_READ(tp, field)
-#define PROBED_BITS(tp, field) BPF_CORE_READ_BITFIELD_PROBED(tp, field)
-
-#define IDENTITY(who, sk, READ)                                                                   \
-	do {                                                                                      \
-		(who)->family = READ(sk, __sk_common.skc_family);                                 \
-		(who)->local_port = READ(sk, __sk_common.skc_num);                                \
-		(who)->remote_port = bpf_ntohs(READ(sk, __sk_common.skc_dport));                  \
-		if ((who)->family == AF_INET) {                                                   \
-			*(u32 *)(who)->local_address = READ(sk, __sk_common.skc_rcv_saddr);       \
-			*(u32 *)(who)->remote_address = READ(sk, __sk_common.skc_daddr);          \
-		} else {                                                                          \
-			BPF_CORE_READ_INTO(&(who)->local_address, sk, __sk_common.skc_v6_rcv_saddr); \
-			BPF_CORE_READ_INTO(&(who)->remote_address, sk, __sk_common.skc_v6_daddr); \
-		}                                                                                 \
-	} while (0)
-
-struct segment {
-	u32 seq, ack, bytes;
-	u8 flags;
-};
-
-/* Sequence numbers and payload from the packet itself; false if it is not plain TCP. */
-static __always_inline bool parse(struct __sk_buff *skb, struct segment *segment)
-{
-	u8 *data = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
-	u32 offset;
-
-	if (data + 20 > end)
-		return false;
-	if (skb->protocol == bpf_htons(ETH_P_IP)) {
-		if (data[9] != IPPROTO_TCP)
-			return false;
-		offset = (data[0] & 0xf) * 4;
-	} else {
-		if (data + 40 > end || data[6] != IPPROTO_TCP)
-			return false; /* extension headers: counted as unparsed */
-		offset = 40;
-	}
-	if (offset > 60)
-		return false;
-	data += offset;
-	if (data + 20 > end)
-		return false;
-	segment->seq = bpf_ntohl(*(u32 *)(data + 4));
-	segment->ack = bpf_ntohl(*(u32 *)(data + 8));
-	segment->flags = data[13];
-	/* The length field is 0 in packets over 64 kB: trust the buffer. */
-	segment->bytes = skb->len - offset - (data[12] >> 4) * 4;
-	return true;
-}
-
 /* Moves the exchange's phase for one segment, and begins a new exchange where one begins. */
 static __always_inline void advance(struct socket_record *record, struct tcp_sock *tp, struct segment *segment,
 				    bool sent, u64 now)
@@ -445,49 +316,34 @@ static __always_inline void advance(struct socket_record *record, struct tcp_soc
 
 static __always_inline void segment_seen(struct __sk_buff *skb, u8 kind)
 {
-	struct bpf_sock *bpf_sk = skb->sk;
-	struct tcp_sock *tp;
+	struct tcp_sock *tp = socket_in_scope(skb, settings.netns, settings.port);
 	struct sock *sk;
 	struct socket_record *record;
 	struct segment_event *event;
 	struct segment segment;
 	u16 local, remote;
-	u32 netns;
 	u64 key, now;
-	u8 state;
 
-	if (!bpf_sk)
-		return;
-	/* Most packets of a busy host are not ours: two loads turn them away before any helper is called. */
-	if (settings.port && bpf_sk->src_port != settings.port && bpf_sk->dst_port != bpf_htons(settings.port))
-		return;
-	tp = bpf_skc_to_tcp_sock(bpf_sk);
 	if (!tp)
-		return;
-	sk = &tp->inet_conn.icsk_inet.sk;
-	local = sk->__sk_common.skc_num;
-	remote = bpf_ntohs(sk->__sk_common.skc_dport);
-	netns = sk->__sk_common.skc_net.net->ns.inum;
-	if (!wanted(netns, local, remote))
-		return;
-	state = sk->__sk_common.skc_state;
-	if (state == TCP_LISTEN || state == TCP_CLOSE)
 		return;
 	if (!parse(skb, &segment)) {
 		__sync_fetch_and_add(&totals.unparsed, 1);
 		return;
 	}
+	sk = &tp->inet_conn.icsk_inet.sk;
+	local = sk->__sk_common.skc_num;
+	remote = bpf_ntohs(sk->__sk_common.skc_dport);
 	now = bpf_ktime_get_ns();
 	key = (u64)(long)tp;
 	record = bpf_map_lookup_elem(&sockets, &key);
 	if (record && record->ports != ((u32)local << 16 | remote))
 		record = 0; /* the address of a closed socket, used again */
 	if (!record) {
-		struct flow_record who = { .netns = netns };
+		struct flow_record who = { .netns = sk->__sk_common.skc_net.net->ns.inum };
 
 		IDENTITY(&who, sk, BPF_CORE_READ);
 		who.cgroup_id = bpf_skb_cgroup_id(skb);
-		if (state == TCP_SYN_SENT) {
+		if (sk->__sk_common.skc_state == TCP_SYN_SENT) {
 			who.role = ROLE_CLIENT;
 			who.role_seen = 1;
 		}
@@ -499,13 +355,7 @@ static __always_inline void segment_seen(struct __sk_buff *skb, u8 kind)
 	}
 	advance(record, tp, &segment, kind == SENT, now);
 	event = append(record, now);
-	event->kind = kind;
-	event->seq = segment.seq;
-	event->ack = segment.ack;
-	event->bytes = segment.bytes;
-	event->tcp_flags = segment.flags;
-	event->segments = skb->gso_segs ?: 1;
-	STATE(event, tp, DIRECT, DIRECT_BITS);
+	describe_segment(event, skb, tp, &segment, kind);
 	if (kind == SENT && event->write_seq == segment.seq + segment.bytes)
 		record->held = 0;
 	totals.segments++;
@@ -525,19 +375,11 @@ int received(struct __sk_buff *skb)
 	return PASS;
 }
 
-/* From here on: raw tracepoints, where a socket is only an address and every read is probed. */
+/* From here on: raw tracepoints. */
 
 static __always_inline void note(struct socket_record *record, struct tcp_sock *tp, u8 kind, u64 now)
 {
-	struct segment_event *event = append(record, now);
-
-	event->kind = kind;
-	event->tcp_flags = 0;
-	event->segments = 0;
-	STATE(event, tp, PROBED, PROBED_BITS);
-	event->seq = event->snd_nxt;
-	event->ack = BPF_CORE_READ(tp, rcv_nxt);
-	event->bytes = event->write_seq - event->snd_nxt;
+	describe_moment(append(record, now), tp, kind);
 }
 
 /* send() has returned: does the kernel still hold some of it? Also the moment to learn who owns the socket. */
@@ -618,7 +460,7 @@ int state_changed(struct bpf_raw_tracepoint_args *ctx)
 
 		IDENTITY(&who, sk, BPF_CORE_READ);
 		who.netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
-		if (!wanted(who.netns, who.local_port, who.remote_port))
+		if (!in_scope(settings.netns, settings.port, who.netns, who.local_port, who.remote_port))
 			return 0;
 		if (bpf_core_field_exists(tp->is_mptcp))
 			who.mptcp = BPF_CORE_READ(tp, is_mptcp);

@@ -9,10 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ackward.capture.frames import Frames
-from ackward.capture.headers import BAD, CUT, NOT_ASKED, Layers, Packets
-from ackward.capture.octets import Octets, Positions, column
+from ackward.capture.headers import (
+    BAD,
+    CUT,
+    FAMILY_6,
+    NOT_ASKED,
+    PACKET_TYPE_LINKS,
+    TCP,
+    TYPE_OUTGOING,
+    TYPE_TO_US,
+    Layers,
+    Packets,
+)
+from ackward.capture.octets import Octets, Positions, column, distinct
 from ackward.capture.rows import Rows
-from ackward.model.segments import Flag
+from ackward.capture.selection import ADDRESS_SHIFT, TUNNEL_BITS, TUNNEL_SHIFT, Selection
+from ackward.model.segments import Flag, Passage
 
 SHORTEST, LONGEST = 20, 60
 OPTION_END, OPTION_NOP, OPTION_MSS, OPTION_SCALE, OPTION_SACK_OK, OPTION_SACK, OPTION_TIMES, OPTION_MPTCP = (
@@ -44,12 +56,8 @@ class Decoded:
     cut: bool
 
 
-#: An endpoint's code: the port in 16 bits, the address's code in 33 above it, part of the tunnel in 15 above that.
-ADDRESS_SHIFT, TUNNEL_SHIFT, TUNNEL_BITS = 16, 49, 13
-
-
-def decode(octets: Octets, frames: Frames, layers: Layers, port: int | None, collected: Rows) -> Decoded:
-    """The TCP segments in these frames, added to ``collected``; what is none is counted in ``layers.skipped``."""
+def decode(octets: Octets, frames: Frames, layers: Layers, selection: Selection, collected: Rows) -> Decoded:
+    """The selected TCP segments in these frames, added to ``collected``; others are counted in ``layers.skipped``."""
     packets = layers.segments(octets, frames)
     packets = layers.keep(packets, packets.at + SHORTEST <= packets.end, CUT)
     heads = octets.rows(packets.at, 32)  # as long as most are
@@ -59,10 +67,12 @@ def decode(octets: Octets, frames: Frames, layers: Layers, port: int | None, col
     if not good.all():
         packets = layers.keep(packets, good, BAD)
         heads, length, payload = heads[good], length[good], payload[good]
-    if port is not None:
-        asked = (column(heads, 0, ">u2") == port) | (column(heads, 2, ">u2") == port)
+    source, destination = _endpoints(packets, heads)
+    asked = selection.holds(source, destination, layers)
+    if asked is not None and not asked.all():
         packets = layers.keep(packets, asked, NOT_ASKED)
         heads, length, payload = heads[asked], length[asked], payload[asked]
+        source, destination = source[asked], destination[asked]
 
     rows = collected.room(len(packets))
     rows["time_ns"] = frames.time_ns[packets.row]
@@ -73,9 +83,9 @@ def decode(octets: Octets, frames: Frames, layers: Layers, port: int | None, col
     rows["window"] = column(heads, 14, ">u2")
     rows["tcp_flags"] = heads[:, 13]
     rows["segments"] = 1
+    _passage(octets, frames, packets, heads, layers, rows)
     whole = packets.at + length <= packets.end
     handshakes, mptcp = _options(octets, packets.at, length, whole, heads, rows)
-    source, destination = _endpoints(packets, heads)
     return Decoded(
         rows,
         packets.row,
@@ -100,6 +110,48 @@ def _endpoints(packets: Packets, heads: NDArray[np.uint8]) -> tuple[NDArray[np.u
             destination | np.where(first, high, low),
         )
     return source, destination
+
+
+def _passage(
+    octets: Octets,
+    frames: Frames,
+    packets: Packets,
+    heads: NDArray[np.uint8],
+    layers: Layers,
+    rows: NDArray[Any],
+) -> None:
+    """Fills in what the packets outside of tunnels tell of the host that captured them: :class:`Passage`.
+
+    A cooked capture has the kernel's word. A host whose network card computes checksums leaves the sum of the
+    pseudo-header in the field (``CHECKSUM_PARTIAL`` in include/linux/skbuff.h; RFC 9293 section 3.1). It is looked for
+    in SYNs, whose headers alone it covers.
+    """
+    for link in distinct(frames.link):
+        if link in PACKET_TYPE_LINKS:
+            there = np.flatnonzero((frames.link[packets.row] == link) & (packets.tunnel == 0))
+            kind = octets.raw[frames.start[packets.row[there]] + PACKET_TYPE_LINKS[link] - 1]
+            rows["passage"][there[kind == TYPE_OUTGOING]] = Passage.LEFT
+            rows["passage"][there[kind == TYPE_TO_US]] = Passage.ARRIVED
+    syn = np.flatnonzero((rows["tcp_flags"] & Flag.SYN > 0) & (packets.tunnel == 0))
+    if not len(syn):
+        return
+    length = (packets.wire_end - packets.at)[syn].astype(np.uint64)
+    total = _words(packets.source[syn], layers) + _words(packets.destination[syn], layers)
+    total += length + np.uint64(TCP)
+    # Sums of 16-bit words in one's complement are sums modulo 65535, and so is a longer number that they make up.
+    unsummed = total % np.uint64(0xFFFF) == column(heads, 16, ">u2")[syn] % np.uint64(0xFFFF)
+    rows["passage"][syn[unsummed]] |= np.uint8(Passage.UNSUMMED)
+
+
+def _words(address: NDArray[np.uint64], layers: Layers) -> NDArray[np.uint64]:
+    """The sum of the 16-bit words of addresses, modulo 65535."""
+    modulus = np.uint64(0xFFFF)
+    sixth = address >= FAMILY_6
+    if not sixth.any():
+        return address % modulus
+    number = np.where(sixth, address & np.uint64(FAMILY_6 - 1), 0).astype(np.int64)
+    halves = layers.addresses.high[number] % modulus + layers.addresses.low[number] % modulus
+    return np.where(sixth, halves, address) % modulus
 
 
 def _options(

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from ackward.capture.headers import Layers
 from ackward.capture.interning import Interning
-from ackward.capture.tcp_headers import ADDRESS_SHIFT, SCALE_NOT_SEEN, TUNNEL_BITS, TUNNEL_SHIFT
+from ackward.capture.selection import ADDRESS_SHIFT, TUNNEL_BITS, TUNNEL_SHIFT
+from ackward.capture.tcp_headers import SCALE_NOT_SEEN
 from ackward.model.segments import Endpoint, Flag
 
 #: One row a flow. ``client`` and ``server`` are codes of endpoints; ``begin`` and ``count`` say which

@@ -15,6 +15,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 EPILOG = """Examples:\n\n
 ackward analyze customer.pcapng --report customer.html\n\n
 ackward analyze captures/ --port 443 --json\n\n
+ackward analyze customer.pcap --flow 10.0.0.1:40001-10.0.0.2:5432\n\n
 ackward analyze customer.pcap --annotate explained.pcapng --parquet tables\n\n
 tcpdump -w - -c 1000 tcp | ackward analyze -"""
 
@@ -26,6 +27,14 @@ def command(
     ],
     port: Annotated[int | None, typer.Option(help="only connections with this port at either end")] = None,
     host: Annotated[str | None, typer.Option(help="only connections with this address at either end")] = None,
+    flow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="END|END-END",
+            help="only connections with this end, or between these two; may be given again. An end is "
+            "10.0.0.1:5432 or \\[::1]:80",
+        ),
+    ] = None,
     vxlan: Annotated[int | None, typer.Option(help="look into VXLAN tunnels on this UDP port")] = None,
     report: Annotated[Path | None, typer.Option(help="write the report as one HTML page")] = None,
     parquet: Annotated[
@@ -43,7 +52,7 @@ def command(
     from ackward.loop.analyzing import analyze
 
     with talk.status("reading"):
-        seen = analyze(sources, port=port, host=host, vxlan=vxlan, annotated=annotate)
+        seen = analyze(sources, port=port, host=host, flow=flow, vxlan=vxlan, annotated=annotate)
     if annotate:
         talk.print(f"annotated: {annotate}", markup=False)
     if parquet:

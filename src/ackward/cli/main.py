@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 COMMANDS = {
     "watch": "watch live sockets and explain their stalls",
     "analyze": "the same from pcap and pcapng files; needs no privileges",
+    "sockets": "every TCP connection with the state of its ACKs: quick, pingpong, Nagle, route quickack",
+    "trace": "one line per delayed ACK, held write, probe and toggle of quick ACKs, as it happens",
     "compare": "two reports or captures, before and after: the verdict",
     "doctor": "check this host: what kernel and privileges allow, and settings that will hurt",
     "fix": "apply a remedy, or show what it would change",

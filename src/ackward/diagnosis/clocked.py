@@ -14,6 +14,7 @@ import numpy as np
 from ackward.diagnosis.columns import Entries
 from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.minshall import sent_unacknowledged
+from ackward.diagnosis.probes import of_new_data
 from ackward.diagnosis.segmented import NEVER, Bools, Ints, running_max
 from ackward.model.segments import Kind, Vantage
 
@@ -27,17 +28,18 @@ CONSISTENT = 0.5
 class Clocked(Entries):
     """Segments of a sender at the capture's own end that an ACK let go. One entry each.
 
-    ``before`` is the sender's previous data, ``ack`` the arriving ACK, ``row`` the segment. ``small``: ``before`` was
-    not a full segment. ``drained``: nothing was in flight any more. ``late``: what the ACK took beyond one round trip.
-    ``flight``: bytes that were unacknowledged just before the ACK. ``blocked``: the receiver's window was too small.
-    ``nagle``: the flow follows Nagle's rule as far as it shows.
+    ``before`` is the data after which the sender stood still, ``ack`` the arriving ACK, ``row`` the segment. ``small``:
+    ``before`` was not a full segment. ``left``: bytes up to ``before`` that the ACK did not acknowledge, 0 or less if
+    it acknowledged all. ``late``: what the ACK took beyond one round trip after ``before``. ``flight``: bytes that were
+    unacknowledged just before the ACK. ``blocked``: the receiver's window was too small. ``nagle``: the flow follows
+    Nagle's rule as far as it shows.
     """
 
     before: Ints
     ack: Ints
     row: Ints
     small: Bools
-    drained: Bools
+    left: Ints
     late: Ints
     flight: Ints
     blocked: Bools
@@ -45,10 +47,15 @@ class Clocked(Entries):
     vantage: Ints
     exchange: Ints
 
+    @property
+    def drained(self) -> Bools:
+        """Nothing was in flight any more."""
+        return self.left <= 0
+
 
 def clocked(timeline: Timeline) -> Clocked:
     """From both ends, as far as rows come without a socket's state."""
-    parts = [_at(timeline, vantage) for vantage in (Vantage.CLIENT, Vantage.SERVER)]
+    parts = [_at(timeline, vantage) for vantage in timeline.vantages]
     return Clocked.joined(parts)
 
 
@@ -66,19 +73,20 @@ def _at(timeline: Timeline, vantage: Vantage) -> Clocked:
     advancing = confirming & ((timeline.ack64 > acked) | (shut & (allowed > edge)))
 
     row = np.flatnonzero(sent & (timeline.exchange >= 0))
-    before, ack = timeline.previous(sent)[row], timeline.previous(advancing)[row]
+    latest, ack = timeline.previous(sent)[row], timeline.previous(advancing)[row]
+    before = timeline.previous(sent & ~of_new_data(timeline, sent, advancing))[row]
     answer = timeline.previous(received & timeline.fresh)[row]
     pair = (before >= 0) & (ack > before) & (answer < before)
     pair &= timeline.exchange[np.maximum(before, 0)] == timeline.exchange[row]
-    row, before, ack = row[pair], before[pair], ack[pair]
+    row, before, latest, ack = row[pair], before[pair], latest[pair], ack[pair]
 
     small = timeline.not_full[before]
     prompt = time[row] - time[ack] <= TURNAROUND_NS
-    drained = running_max(flow, timeline.ack64, where=received)[ack] >= timeline.end64[before]
+    left = timeline.end64[before] - running_max(flow, timeline.ack64, where=received)[ack]
     late = time[ack] - time[before] - timeline.min_rtt[timeline.exchange[row]]
     flight = timeline.end64[before] - np.where(acked[ack] == NEVER, timeline.seq64[before], acked[ack])
-    blocked = edge[ack] - timeline.end64[before] < segments["mss"][before]
-    paused = small & drained
+    blocked = edge[ack] - timeline.end64[latest] < segments["mss"][before]
+    paused = small & (left <= 0)
     tried = np.bincount(flow[row][paused], minlength=1)
     ended = np.bincount(flow[row][paused & prompt], minlength=len(tried))
     index = np.minimum(flow[row], len(tried) - 1)
@@ -86,7 +94,7 @@ def _at(timeline: Timeline, vantage: Vantage) -> Clocked:
     eager = np.unique(flow[sent_unacknowledged(timeline, sent & timeline.not_full, received)])
     nagle = consistent & ~np.isin(flow[row], eager)
     found = Clocked(
-        before, ack, row, small, drained, late, flight, blocked, nagle,
+        before, ack, row, small, left, late, flight, blocked, nagle,
         np.full(len(row), int(vantage), np.int64), timeline.exchange[row],
     )  # fmt: skip
     return found.chosen(prompt)

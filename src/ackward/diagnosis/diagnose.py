@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from ackward.diagnosis.segmented import Ints
 from ackward.diagnosis.traffic import Traffic
 from ackward.model.causes import Cause
 from ackward.model.report import Capture, CauseTotal, FlowSummary, Report
-from ackward.model.segments import Recording, Segments
+from ackward.model.segments import Recording
 
 
 @dataclass(frozen=True)
@@ -43,21 +43,21 @@ def diagnose(recording: Recording) -> Diagnosis:
         dropped_flows=recording.shed_flows,
         notes=list(recording.notes),
     )
-    return explain(flows, segments, capture)
+    fast = {number: sums for number, flow in enumerate(flows) if (sums := counted(flow)).exchanges}
+    return explain(Traffic.of(flows, segments), capture, fast)
 
 
-def explain(flows: Sequence[Flow], segments: Segments, capture: Capture) -> Diagnosis:
-    """Explain the segments of flows, whatever their source, in order of flow and time."""
-    seen = Attribution.of(Traffic.of(flows, segments))
-    fast = [counted(flow) for flow in flows]
-    means = [np.full(sums.exchanges, sums.elapsed_ns // max(sums.exchanges, 1), np.int64) for sums in fast]
+def explain(traffic: Traffic, capture: Capture, fast: Mapping[int, Counted] | None = None) -> Diagnosis:
+    """Explain traffic, whatever its source. ``fast`` are the exchanges that were only counted, by flow."""
+    seen, fast = Attribution.of(traffic), fast or {}
+    means = [np.full(sums.exchanges, sums.elapsed_ns // sums.exchanges, np.int64) for sums in fast.values()]
     recorded = seen.exchanges.elapsed
     elapsed = np.concatenate([recorded, *means])
     report = Report(
         capture=capture,
         exchanges=len(elapsed),
-        elapsed_ns=int(recorded.sum()) + sum(sums.elapsed_ns for sums in fast),
-        causes=_totals(seen, fast),
+        elapsed_ns=int(recorded.sum()) + sum(sums.elapsed_ns for sums in fast.values()),
+        causes=_totals(seen, list(fast.values())),
         findings=findings(seen),
         flows=_summaries(seen, fast),
         latency_ns=_percentiles(elapsed),
@@ -92,12 +92,12 @@ def _totals(seen: Attribution, fast: Sequence[Counted]) -> dict[Cause, CauseTota
     return dict(sorted(totals.items(), key=lambda entry: -entry[1].ns))
 
 
-def _summaries(seen: Attribution, fast: Sequence[Counted]) -> list[FlowSummary]:
+def _summaries(seen: Attribution, fast: Mapping[int, Counted]) -> list[FlowSummary]:
     exchanges, parts, size = seen.exchanges, seen.parts, len(seen.traffic.flows)
     table = np.zeros((size, len(CAUSES)), np.int64)
     np.add.at(table.reshape(-1), seen.flow_of * len(CAUSES) + parts.cause, parts.ns)
     count = np.bincount(exchanges.flow_of, minlength=size)
-    for number, sums in enumerate(fast):
+    for number, sums in fast.items():
         for cause, ns in sums.causes.items():
             table[number, CAUSES.index(cause)] += ns
         count[number] += sums.exchanges

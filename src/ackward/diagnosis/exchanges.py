@@ -13,14 +13,13 @@ The recorder in the kernel cuts by the same rule (``advance`` in ``segments.bpf.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from ackward.diagnosis.columns import Columns
-from ackward.diagnosis.flows import Flow
+from ackward.diagnosis.flows import Flows
 from ackward.diagnosis.segmented import (
     NEVER,
     Bools,
@@ -72,7 +71,7 @@ class Timeline(Exchanges):
     that ``ack64 >= end64`` means acknowledged. ``exchange`` is -1 outside of all.
     """
 
-    flows: Sequence[Flow]
+    flows: Flows
     segments: Columns
     seq64: Ints
     end64: Ints
@@ -157,7 +156,7 @@ def _quiet(segments: Columns, order: Ints, seq64: Ints, end64: Ints, ack64: Ints
     return quiet
 
 
-def cut(flows: Sequence[Flow], rows: Segments) -> Timeline:
+def cut(flows: Flows, rows: Segments) -> Timeline:
     """Cut the segments of all flows, in order of flow and time, into exchanges."""
     segments = Columns(rows)
     flow = segments["flow"].astype(np.int64)
@@ -175,8 +174,7 @@ def cut(flows: Sequence[Flow], rows: Segments) -> Timeline:
         end64[order] > running_max(lane[order], end64[order], where=data[order], inclusive=False)
     )
 
-    primary_of_flow = np.array([_primary(known) for known in flows], np.int64).reshape(-1)
-    primary = segments["vantage"] == primary_of_flow[flow] if len(flows) else np.zeros(0, bool)
+    primary = segments["vantage"] == flows.primary[flow]
     order = np.flatnonzero(primary)
     view = flow[order]
     to_server = segments["to_server"][order]
@@ -215,12 +213,7 @@ def cut(flows: Sequence[Flow], rows: Segments) -> Timeline:
         flow[first][worth],
         start[worth],
         last[worth],
-        primary_of_flow,
     )
-
-
-def _primary(flow: Flow) -> int:
-    return Vantage.SERVER if flow.seen_from == "server" else Vantage.CLIENT
 
 
 def _last_moment(number: Ints, count: int, time: Ints, answer: Bools, request: Bools) -> Ints:
@@ -235,7 +228,7 @@ def _last_moment(number: Ints, count: int, time: Ints, answer: Bools, request: B
 
 
 def _assemble(
-    flows: Sequence[Flow],
+    flows: Flows,
     segments: Columns,
     seq64: Ints,
     end64: Ints,
@@ -244,14 +237,8 @@ def _assemble(
     flow_of: Ints,
     start: Ints,
     end: Ints,
-    primary_of_flow: Ints,
 ) -> Timeline:
-    min_rtt = (
-        np.array([flow.min_rtt_ns for flow in flows], np.int64)[flow_of]
-        if len(flow_of)
-        else np.zeros(0, np.int64)
-    )
-    primary = primary_of_flow[flow_of] if len(flow_of) else np.zeros(0, np.int64)
+    min_rtt, primary = flows.min_rtt[flow_of], flows.primary[flow_of]
     estimated = primary != Vantage.CLIENT
     exchange = _exchange_of(segments, flow_of, start, end)
     # From the server: the client sent half a round trip earlier and received half a round trip later.
@@ -277,8 +264,8 @@ def _opened_by_handshake(segments: Columns, flow_of: Ints, start: Ints) -> Bools
     """Whether an exchange began with the server's ESTABLISHED, one round trip after the client's SYN arrived."""
     established = segments["kind"] == Kind.ESTABLISHED
     rows = np.flatnonzero(established)
-    flows = np.concatenate((flow_of, segments["flow"][rows].astype(np.int64)))
-    keys = in_order(flows, np.concatenate((start, segments["time_ns"][rows])))
+    of = np.concatenate((flow_of, segments["flow"][rows].astype(np.int64)))
+    keys = in_order(of, np.concatenate((start, segments["time_ns"][rows])))
     opened: Bools = np.isin(keys[: len(start)], keys[len(start) :])
     return opened
 

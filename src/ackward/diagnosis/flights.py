@@ -4,6 +4,10 @@ Between two flights the sender is out of congestion window and waits, a round tr
 segment after the wait leaves as an ACK arrives; at the receiver's end it arrives one round trip after the first
 ACK of the flight before. A flight that is larger than the one before is slow start; one that is not is a window that is
 full. RFC 5681, RFC 6928.
+
+A slow link makes a sender wait for ACKs too, and a larger window would only lengthen the queue before it. So at the
+sender's end what an ACK took beyond the smallest round trip is no wait for the window; at the receiver's end segments
+that come one by one, as a slow link lets them through, are no flights.
 """
 
 from __future__ import annotations
@@ -12,14 +16,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ackward.diagnosis.bursts import bytes_before
 from ackward.diagnosis.columns import Entries
 from ackward.diagnosis.exchanges import Timeline
+from ackward.diagnosis.probes import of_new_data
 from ackward.diagnosis.segmented import NEVER, Bools, Ints, group_starts, previous_index, running_max
 from ackward.model.segments import Kind, Vantage
 
 #: A wait counts from this share of a round trip, and from this long: below, segments of one flight merely spread.
 LEAST_SHARE = 4
 LEAST_NS = 500_000
+LEAST_FLIGHT = 2  # segments
 GROWTH = 1.2  # slow start doubles, or grows by half with delayed ACKs (RFC 3465); a full window does not
 IDLE_NS = 200_000_000  # no retransmission timeout of Linux is shorter (tcp_cwnd_restart counts in RTOs)
 
@@ -41,7 +48,7 @@ def flights(timeline: Timeline) -> Flights:
     """All waits between flights that packets show, for senders at either end."""
     parts = [
         _flights(timeline, vantage, kind)
-        for vantage in (Vantage.CLIENT, Vantage.SERVER)
+        for vantage in timeline.vantages
         for kind in (Kind.SENT, Kind.RECEIVED)
     ]
     return Flights.joined(parts)
@@ -53,35 +60,54 @@ def _flights(timeline: Timeline, vantage: Vantage, kind: Kind) -> Flights:
     data = here & (segments["kind"] == kind) & timeline.fresh & (timeline.exchange >= 0)
     back = here & (segments["kind"] != kind) & ~timeline.fresh
     watched = timeline.has_server if vantage == Vantage.CLIENT else timeline.has_client
+    acked = running_max(flow, timeline.ack64, where=back, inclusive=False)
+    advancing = back & (timeline.ack64 > acked)
+    if kind == Kind.SENT:
+        data &= ~of_new_data(timeline, data, advancing)
     row = np.flatnonzero(data)
     if kind == Kind.RECEIVED:
         row = row[~watched[timeline.exchange[row]]]
-    before = timeline.previous(data)[row]
-    pair = (before >= 0) & (timeline.exchange[np.maximum(before, 0)] == timeline.exchange[row])
-    row, before = row[pair], before[pair]
-    exchange = timeline.exchange[row]
+    exchange, before = timeline.exchange[row], timeline.previous(data)[row]
+    pair = (before >= 0) & (timeline.exchange[np.maximum(before, 0)] == exchange)
     rtt = timeline.min_rtt[exchange]
-    gap = time[row] - time[before]
-    acked = running_max(flow, timeline.ack64, where=back, inclusive=False)
-    advancing = back & (timeline.ack64 > acked)
+    least = np.maximum(LEAST_NS, rtt // LEAST_SHARE)
+    gap = np.where(pair, time[row] - time[np.maximum(before, 0)], 0)
     ack = timeline.previous(advancing)[row]
-    full = ~timeline.not_full[before]
+    queued = np.zeros(len(row), np.int64)
     if kind == Kind.SENT:
         # Something was still in flight before the ACK came, and the segment left with it.
         clock = (ack > before) & (time[row] - time[np.maximum(ack, 0)] <= LEAST_NS)
         clock &= acked[np.maximum(ack, 0)] < timeline.end64[before]
+        clocked = np.flatnonzero(clock)
+        queued[clocked] = np.maximum(_taken(timeline, row, ack[clocked]) - rtt[clocked], 0)
     else:
         # The wait is what is left of a round trip after the flight has arrived.
         clock = (ack >= 0) & (gap <= rtt + rtt // LEAST_SHARE)
-    wait = full & clock & (gap >= np.maximum(LEAST_NS, rtt // LEAST_SHARE))
+        burst = bytes_before(timeline, row, ~pair | (gap >= least))
+        clock &= burst >= LEAST_FLIGHT * segments["mss"][row].astype(np.int64)
+    wait = pair & clock & ~timeline.not_full[before] & (gap - queued >= least)
+    until = (time[row] - queued)[wait]
     row, before, exchange = row[wait], before[wait], exchange[wait]
-    return _grown(
-        timeline, row, before, exchange, data, vantage if kind == Kind.SENT else Vantage(1 - vantage)
-    )
+    sender = vantage if kind == Kind.SENT else Vantage(1 - vantage)
+    return _grown(timeline, row, before, until, exchange, data, sender)
+
+
+def _taken(timeline: Timeline, data: Ints, ack: Ints) -> Ints:
+    """What each ``ack`` took, in nanoseconds, since the last byte that it acknowledges had left in one of ``data``."""
+    flow = timeline.segments["flow"].astype(np.int64)
+    if not len(ack):
+        return ack
+    ends, edges = timeline.end64[data], timeline.ack64[ack]
+    low = min(int(ends.min()), int(edges.min()))
+    span = max(int(ends.max()), int(edges.max())) - low + 1
+    place = np.searchsorted(flow[data] * span + ends - low, flow[ack] * span + edges - low)
+    newest = data[np.minimum(place, len(data) - 1)]
+    known = (place < len(data)) & (flow[newest] == flow[ack])
+    return np.where(known, timeline.time[ack] - timeline.time[newest], 0)
 
 
 def _grown(
-    timeline: Timeline, row: Ints, before: Ints, exchange: Ints, data: Bools, sender: Vantage
+    timeline: Timeline, row: Ints, before: Ints, until: Ints, exchange: Ints, data: Bools, sender: Vantage
 ) -> Flights:
     """Sizes of the flights between the waits: which still grew, and whether the flow had been further already."""
     flow, time = timeline.segments["flow"].astype(np.int64), timeline.time
@@ -106,7 +132,7 @@ def _grown(
     pause = timeline.start[exchange] - _end_before(timeline, exchange)
     again = (pause >= IDLE_NS) & (earlier > size) & (best >= 0)
     return Flights(
-        row, time[before], time[row], growing, again, np.full(len(row), int(sender), np.int64), exchange
+        row, time[before], until, growing, again, np.full(len(row), int(sender), np.int64), exchange
     )
 
 

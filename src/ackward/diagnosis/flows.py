@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Self, overload
 
 import numpy as np
 
+from ackward.diagnosis.segmented import Ints
 from ackward.model.segments import Endpoint, Kind, Recording, Segments, SocketFacts, Vantage
 
 SeenFrom = Literal["client", "server", "both", "between"]
@@ -31,6 +32,51 @@ class Flow:
     mptcp: bool = False
     bytes_to_server: int = 0
     bytes_to_client: int = 0
+
+
+@dataclass(frozen=True)
+class Flows(Sequence[Flow]):
+    """Flows by number, made when they are asked for: captures have many, and of most only the columns are needed.
+
+    ``primary`` is the vantage point that decides when a flow's exchanges begin and end, ``min_rtt`` its
+    ``min_rtt_ns``, one entry a flow each.
+    """
+
+    primary: Ints
+    min_rtt: Ints
+    one: Callable[[int], Flow]
+
+    @classmethod
+    def of(cls, flows: Sequence[Flow]) -> Self:
+        """Flows that are there already."""
+        return cls(
+            np.array([primary(flow.seen_from) for flow in flows], np.int64),
+            np.array([flow.min_rtt_ns for flow in flows], np.int64),
+            flows.__getitem__,
+        )
+
+    def __len__(self) -> int:
+        return len(self.primary)
+
+    @overload
+    def __getitem__(self, index: int) -> Flow: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> Flow | Self:
+        if isinstance(index, int):
+            return self.one(range(len(self))[index])
+        numbers = range(len(self))[index]
+        return replace(
+            self,
+            primary=self.primary[index],
+            min_rtt=self.min_rtt[index],
+            one=lambda number: self.one(numbers[number]),
+        )
+
+
+def primary(seen_from: SeenFrom) -> Vantage:
+    """The vantage point that decides: the client's own view where there is one."""
+    return Vantage.SERVER if seen_from == "server" else Vantage.CLIENT
 
 
 def _of_ends(
@@ -66,7 +112,7 @@ def _overlap(segments: Segments, client: SocketFacts, server: SocketFacts) -> bo
     return bool(len(np.intersect1d(sent["seq"], received["seq"])))
 
 
-def join(recording: Recording) -> tuple[tuple[Flow, ...], Segments]:
+def join(recording: Recording) -> tuple[Flows, Segments]:
     """The flows, and the segments with ``flow`` renumbered to index them and ``vantage`` and ``to_server`` set.
 
     Ends are paired by their four addresses. Where several namespaces use the same ones, only ends that saw the same
@@ -88,7 +134,7 @@ def join(recording: Recording) -> tuple[tuple[Flow, ...], Segments]:
                 others.remove(server)
             flows.append(_of_ends(names, client, server))
     flows.extend(_of_ends(names, None, server) for names, rest in servers.items() for server in rest)
-    return tuple(flows), _renumber(recording.segments, flows)
+    return Flows.of(flows), _renumber(recording.segments, flows)
 
 
 def _partner(

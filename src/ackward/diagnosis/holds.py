@@ -21,7 +21,7 @@ from ackward.diagnosis.losses import Losses, Trigger, losses
 from ackward.diagnosis.segmented import Bools, Ints, running_max
 from ackward.diagnosis.timers import AwaitedAcks, awaited_acks
 from ackward.model.causes import Cause
-from ackward.model.segments import Kind, Nonagle, Vantage
+from ackward.model.segments import Kind, Nonagle, Segments, Vantage
 
 #: An ACK this much later than one round trip was delayed by the receiver, not by the path. Linux delays 40 ms or more
 #: (TCP_DELACK_MIN, TCP_ATO_MIN), others up to 500 ms (RFC 1122 4.2.3.2); a capped timer may be as low as 8 ms.
@@ -65,6 +65,25 @@ class Holds(Entries):
     exchange: Ints
 
 
+def rule_of(state: Segments, queued: Ints) -> Ints:
+    """By which :class:`Rule` a socket in each ``state`` keeps ``queued`` bytes back; the rows need no other columns."""
+    own = np.where(state["kind"] == Kind.SENT, state["segments"], 0)
+    in_flight = state["in_flight"].astype(np.int64) + own
+    room = state["snd_una"].astype(np.int64) + state["peer_window"] - state["snd_nxt"]
+    room = (
+        (room + (1 << 31)) % (1 << 32) - (1 << 31) - np.where(state["kind"] == Kind.SENT, state["bytes"], 0)
+    )
+    partial = queued < np.maximum(state["mss"], 1)
+    corked = state["nonagle"] & Nonagle.CORK > 0
+    nagle = partial & (in_flight > 0) & (state["nonagle"] & Nonagle.OFF == 0)
+    rule = np.full(len(state), Rule.HOST_QUEUE, np.int64)
+    rule[nagle] = Rule.NAGLE
+    rule[corked & partial] = Rule.CORK
+    rule[in_flight >= state["cwnd"]] = Rule.CONGESTION_WINDOW
+    rule[room < np.minimum(queued, state["mss"])] = Rule.RECEIVE_WINDOW
+    return rule
+
+
 @dataclass(frozen=True)
 class Waits:
     """Holds and delayed-ACK timers of a timeline, worked out once for all causes that ask."""
@@ -74,7 +93,7 @@ class Waits:
     @cached_property
     def holds(self) -> Holds:
         """All holds that a kernel told us of."""
-        parts = [self._holds_at(vantage) for vantage in (Vantage.CLIENT, Vantage.SERVER)]
+        parts = [self._holds_at(vantage) for vantage in self.timeline.vantages]
         return Holds.joined(parts)
 
     def _holds_at(self, vantage: Vantage) -> Holds:
@@ -108,30 +127,10 @@ class Waits:
             release,
             np.where(by_ack, last_ack, -1),
             np.where(by_ack, np.maximum(delay, 0), 0),
-            self._rule(row, queued[row]),
+            rule_of(segments[row], queued[row]),
             np.full(len(row), int(vantage), np.int64),
             timeline.exchange[row],
         )
-
-    def _rule(self, row: Ints, queued: Ints) -> Ints:
-        state = self.timeline.segments[row]
-        own = np.where(state["kind"] == Kind.SENT, state["segments"], 0)
-        in_flight = state["in_flight"].astype(np.int64) + own
-        room = state["snd_una"].astype(np.int64) + state["peer_window"] - state["snd_nxt"]
-        room = (
-            (room + (1 << 31)) % (1 << 32)
-            - (1 << 31)
-            - np.where(state["kind"] == Kind.SENT, state["bytes"], 0)
-        )
-        partial = queued < np.maximum(state["mss"], 1)
-        corked = state["nonagle"] & Nonagle.CORK > 0
-        nagle = partial & (in_flight > 0) & (state["nonagle"] & Nonagle.OFF == 0)
-        rule = np.full(len(row), Rule.HOST_QUEUE, np.int64)
-        rule[nagle] = Rule.NAGLE
-        rule[corked & partial] = Rule.CORK
-        rule[in_flight >= state["cwnd"]] = Rule.CONGESTION_WINDOW
-        rule[room < np.minimum(queued, state["mss"])] = Rule.RECEIVE_WINDOW
-        return rule
 
     @cached_property
     def clocked(self) -> Clocked:

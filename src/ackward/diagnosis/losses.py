@@ -4,6 +4,9 @@ From the sender's end a retransmission is a segment whose bytes had all left bef
 loss is a segment that fills a hole which later data had left open. What triggered it is told by what came before:
 SACKs or duplicate ACKs (fast retransmit, RFC 5681 and RFC 8985), silence for a retransmission timeout (RFC 6298), or
 silence for about two round trips and then the very last segment again (tail-loss probe, RFC 8985 section 7).
+
+What was sent again needlessly repaired nothing: a D-SACK says that the original had arrived (RFC 2883 section 4). If
+the sender had nothing more to send behind it, nobody waited for it either.
 """
 
 from __future__ import annotations
@@ -44,11 +47,7 @@ class Losses(Entries):
 
 def losses(timeline: Timeline) -> Losses:
     """From both ends: sent again here, or repaired holes in what arrives here."""
-    parts = [
-        part
-        for end in (Vantage.CLIENT, Vantage.SERVER)
-        for part in (_resent(timeline, end), _repaired(timeline, end))
-    ]
+    parts = [part for end in timeline.vantages for part in (_resent(timeline, end), _repaired(timeline, end))]
     return Losses.joined(parts)
 
 
@@ -91,7 +90,29 @@ def _resent(timeline: Timeline, vantage: Vantage) -> Losses:
     found = Losses(
         row, time[original], trigger, np.full(len(row), int(vantage), np.int64), timeline.exchange[row]
     )
-    return found.chosen(~asks)
+    return found.chosen(~asks & ~_needless(timeline, row, data & timeline.fresh, received))
+
+
+def _needless(timeline: Timeline, row: Ints, fresh: Bools, received: Bools) -> Bools:
+    """Which of the rows sent again, as the last of their exchange, what the next D-SACK says had arrived already.
+
+    Where more was to be sent the sender may have waited for the ACK alone, and its timer ended that wait.
+    """
+    segments = timeline.segments
+
+    def beyond_ack(edge: str, rows: Ints | slice) -> Ints:
+        """How far a block's edge lies after the acknowledgement number, negative if before (RFC 9293 section 3.4)."""
+        far: Ints = (segments[edge][rows] - segments["ack"][rows]).astype(np.int32).astype(np.int64)
+        return far
+
+    blocks = received & (segments["sack_left"] != segments["sack_right"])
+    told = timeline.following(blocks & (beyond_ack("sack_left", slice(None)) < 0))[row]
+    left, right = (timeline.ack64[told] + beyond_ack(edge, told) for edge in ("sack_left", "sack_right"))
+    covered = (told >= 0) & (left <= timeline.seq64[row]) & (right >= timeline.end64[row])
+    more = timeline.following(fresh)[row]
+    last = (more < 0) | (timeline.exchange[more] != timeline.exchange[row])
+    needless: Bools = covered & last
+    return needless
 
 
 def _inherited(trigger: Ints, original: Ints, before: Ints) -> Ints:

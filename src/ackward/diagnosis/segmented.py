@@ -109,7 +109,7 @@ def in_order(number: Ints, value: Ints) -> Ints:
 
 
 def _lifted(number: Ints, value: Ints) -> tuple[Ints, Ints, Ints | None]:
-    """Values such that those of a group lie above all of the groups with a smaller number; and by how much each was lifted.
+    """Values such that those of a group lie above all of the groups before it; and by how much each was lifted.
 
     Where 62 bits cannot hold that, it is done with the ranks of the values: then these are given back too.
     """

@@ -56,7 +56,7 @@ class AwaitedAcks(Entries):
 
 def awaited_acks(timeline: Timeline) -> AwaitedAcks:
     """All of a timeline, from both ends."""
-    parts = [_at(timeline, vantage) for vantage in (Vantage.CLIENT, Vantage.SERVER)]
+    parts = [_at(timeline, vantage) for vantage in timeline.vantages]
     return AwaitedAcks.joined(parts)
 
 

@@ -6,14 +6,14 @@ again, so memory does not grow with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 
 from ackward.diagnosis.exchanges import Timeline, cut
-from ackward.diagnosis.flows import Flow
+from ackward.diagnosis.flows import Flows
 from ackward.diagnosis.segmented import Ints
 from ackward.model.segments import Segments
 
@@ -29,12 +29,12 @@ class Traffic:
     its flows from 0.
     """
 
-    flows: Sequence[Flow]
+    flows: Flows
     begins: Ints
     rows: Callable[[int, int], Segments]
 
     @classmethod
-    def of(cls, flows: Sequence[Flow], segments: Segments) -> Self:
+    def of(cls, flows: Flows, segments: Segments) -> Self:
         """From the rows of all flows at once."""
         begins = np.searchsorted(segments["flow"], np.arange(len(flows) + 1))
 

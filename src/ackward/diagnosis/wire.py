@@ -1,9 +1,14 @@
 """Packets to vantage points: where was the capture taken, and what did that host send and receive.
 
-The two halves of a round trip, from the capture point to either end and back, tell where it stands: near the end whose
-half is the smaller one. A capture at a host is that host's own view, so its rows become SENT and RECEIVED like those of
-a live socket, only without the socket's state. Between the hosts, the client's view is estimated: what it sent
-passed half its half later, what it received half its half earlier.
+Laws
+ - What the packets themselves tell of their passage decides: those that the capturing host sent are of its own end.
+ - Else the two halves of a round trip, from the capture point to either end and back, tell where it stands: near the
+   end whose half is the smaller one. It does not move, so the smallest halves of all flows between two hosts count.
+ - Else, if only one end leaves checksums to its network card, the capture is at that end: they are on no wire.
+
+A capture at a host is that host's own view, so its rows become SENT and RECEIVED like those of a live socket, only
+without the socket's state. Between the hosts, the client's view is estimated: what it sent passed half its half later,
+what it received half its half earlier.
 """
 
 from __future__ import annotations
@@ -14,9 +19,9 @@ from typing import cast
 
 import numpy as np
 
-from ackward.diagnosis.flows import Flow, SeenFrom
+from ackward.diagnosis.flows import Flow, Flows, SeenFrom
 from ackward.diagnosis.segmented import Bools, Ints, running_max, unwrap
-from ackward.model.segments import SEGMENT, WIRE_FIELDS, Endpoint, Flag, Kind, Segments, Vantage
+from ackward.model.segments import SEGMENT, WIRE_FIELDS, Endpoint, Flag, Kind, Passage, Segments, Vantage
 
 #: A capture stands at an end if that end's half is at most this share of the round trip.
 NEAR = 0.25
@@ -42,13 +47,13 @@ class Halves:
     server: Ints
 
 
-def view(flows: Sequence[WireFlow], wire: Segments) -> tuple[tuple[Flow, ...], Segments]:
+def view(flows: Sequence[WireFlow], wire: Segments) -> tuple[Flows, Segments]:
     """The flows with their vantage points and round trips, and their rows in the common table, by flow and time.
 
     ``wire`` has rows of WIRE_SEGMENT in order of flow and time.
     """
     halves = _halves(wire, len(flows))
-    places = _places(flows, halves)
+    places = _places(flows, wire, halves)
     rows = np.zeros(len(wire), SEGMENT)
     for name, _ in WIRE_FIELDS:
         rows[name] = wire[name]
@@ -69,7 +74,7 @@ def view(flows: Sequence[WireFlow], wire: Segments) -> tuple[tuple[Flow, ...], S
     }
     rtt = np.maximum(halves.client, 0) + np.maximum(halves.server, 0)
     seen = cast("list[SeenFrom]", places.tolist())
-    return tuple(
+    made = [
         Flow(
             known.client,
             known.server,
@@ -80,7 +85,8 @@ def view(flows: Sequence[WireFlow], wire: Segments) -> tuple[tuple[Flow, ...], S
             bytes_to_client=int(sizes[False][number]),
         )
         for number, known in enumerate(flows)
-    ), rows
+    ]
+    return Flows.of(made), rows
 
 
 def _payload_limit(flows: Sequence[WireFlow], wire: Segments) -> Ints:
@@ -134,12 +140,17 @@ def _first_reach(group: Ints, number: Ints, asks: Bools, answers: Bools) -> Ints
     return found
 
 
-def _places(flows: Sequence[WireFlow], halves: Halves) -> np.ndarray[tuple[int], np.dtype[np.str_]]:
+Places = np.ndarray[tuple[int], np.dtype[np.str_]]
+
+
+def _places(flows: Sequence[WireFlow], wire: Segments, halves: Halves) -> Places:
     """Per flow: client, server or between. Where a flow cannot tell, its addresses' other flows do."""
-    whole = halves.client + halves.server
-    known = (halves.client >= 0) & (halves.server >= 0) & (whole > 0)
-    share = np.where(known, halves.client / np.maximum(whole, 1), 0.5)
-    place = np.where(share <= NEAR, "client", np.where(share >= 1 - NEAR, "server", "between"))
+    passed, unsummed = _passed(wire, len(flows))
+    place = np.where(passed == "", _by_halves(flows, halves), passed)
+    place = np.where(place == "between", np.where(unsummed == "", place, unsummed), place)
+    known = place != ""
+    if known.all():
+        return place
     votes: dict[object, int] = {}
     for number, flow in enumerate(flows):
         if known[number] and place[number] != "between":
@@ -153,3 +164,51 @@ def _places(flows: Sequence[WireFlow], halves: Halves) -> np.ndarray[tuple[int],
         ours, theirs = votes.get(flow.client.address, 0), votes.get(flow.server.address, 0)
         place[number] = "between" if ours == theirs else "client" if ours > theirs else "server"
     return place
+
+
+def _by_halves(flows: Sequence[WireFlow], halves: Halves) -> Places:
+    """Per flow: client, server, between, or empty where no half is known."""
+    numbers: dict[object, int] = {}
+    pair = np.array(
+        [numbers.setdefault((flow.client.address, flow.server.address), len(numbers)) for flow in flows],
+        np.int64,
+    ).reshape(-1)
+    unknown = np.iinfo(np.int64).max
+    near = {}
+    for end, half in (("client", halves.client), ("server", halves.server)):
+        smallest = np.full(len(numbers), unknown)
+        np.minimum.at(smallest, pair, np.where(half >= 0, half, unknown))
+        near[end] = smallest[pair]
+    known = (near["client"] < unknown) & (near["server"] < unknown)
+    client, server = (np.where(known, half, 0) for half in near.values())
+    whole = client + server
+    share = client / np.maximum(whole, 1)
+    place = np.where(share <= NEAR, "client", np.where(share >= 1 - NEAR, "server", "between"))
+    return np.where(known & (whole > 0), place, "")
+
+
+def _passed(wire: Segments, count: int) -> tuple[Places, Places]:
+    """Per flow the end that the passage of its packets tells, and the one that its checksums do; empty if neither."""
+    nothing = np.full(count, "", "U7")
+    told = np.flatnonzero(wire["passage"])
+    if not len(told):
+        return nothing, nothing
+    flow, to_server, passage = (wire[name][told] for name in ("flow", "to_server", "passage"))
+
+    def seen(which: Passage, *, forth: bool) -> Bools:
+        return np.bincount(flow[(passage & which > 0) & (to_server == forth)], minlength=count) > 0
+
+    # A host that forwards shows both at once, and so does one that talks to itself.
+    client = seen(Passage.LEFT, forth=True) | seen(Passage.ARRIVED, forth=False)
+    server = seen(Passage.LEFT, forth=False) | seen(Passage.ARRIVED, forth=True)
+    passed = np.where(client & ~server, "client", np.where(server & ~client, "server", nothing))
+
+    # On a link within one machine no checksum is ever computed: then both SYNs lack it.
+    asked, answered = seen(Passage.UNSUMMED, forth=True), seen(Passage.UNSUMMED, forth=False)
+    syn = np.flatnonzero(wire["tcp_flags"] & Flag.SYN)
+    both = np.ones(count, bool)
+    for forth in (True, False):
+        of = wire["flow"][syn[wire["to_server"][syn] == forth]]
+        both &= np.bincount(of, minlength=count) > 0
+    unsummed = np.where(both & (asked != answered), np.where(asked, "client", "server"), nothing)
+    return passed, unsummed

@@ -12,7 +12,7 @@ import errno
 import functools
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,10 +43,12 @@ class Holders:
     hidden: int = 0
 
 
-def holders() -> Holders:
-    """Look through the descriptors of every process once. Socket inodes are unique on the host, not per namespace."""
+def holders(pids: Iterable[int] | None = None) -> Holders:
+    """Look through the descriptors of these processes, or of all, once. Socket inodes are unique on the host."""
     found = Holders()
-    for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):  # noqa: PTH208 - strings suffice
+    if pids is None:
+        pids = sorted(int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208 - strings suffice
+    for pid in pids:
         try:
             _read_process(pid, found)
         except PermissionError:
@@ -81,37 +83,60 @@ class SendOptions(NamedTuple):
 
 
 @dataclass
-class Options:
-    """Options by socket inode. ``denied``: sockets whose process may not be looked into; ``classed``: left alone."""
+class Unreached:
+    """Sockets that were kept clear of. ``denied``: their process may not be looked into; ``classed``: left alone."""
 
-    of: dict[int, SendOptions] = field(default_factory=dict)
     denied: int = 0
     classed: int = 0
 
 
+@dataclass
+class Options(Unreached):
+    """Options by socket inode."""
+
+    of: dict[int, SendOptions] = field(default_factory=dict)
+
+
 def send_options(sockets: Iterable[tuple[int, Holder]]) -> Options:
     """Read the options of (inode, holder) pairs. What has closed in between is left out."""
+    found: dict[int, SendOptions] = {}
+
+    def visit(inode: int, copy: int) -> None:
+        nodelay = read_option(copy, socket.IPPROTO_TCP, _TCP_NODELAY)
+        cork = read_option(copy, socket.IPPROTO_TCP, _TCP_CORK)
+        if nodelay is not None and cork is not None:
+            found[inode] = SendOptions(bool(nodelay), bool(cork))
+
+    unreached = reach(sockets, visit)
+    return Options(unreached.denied, unreached.classed, found)
+
+
+def reach(sockets: Iterable[tuple[int, Holder]], visit: Callable[[int, int], None]) -> Unreached:
+    """Call ``visit(inode, descriptor)`` with a copy of each of these sockets, let go when it returns.
+
+    Sockets that have closed in between are left out. Keep visits short: the owner's FIN waits for them. An OSError
+    from ``visit`` would be taken for the process's.
+    """
     wanted: dict[int, list[tuple[int, int]]] = {}
     for inode, holder in sockets:
         wanted.setdefault(holder.pid, []).append((inode, holder.descriptor))
-    found = Options()
+    unreached = Unreached()
     mine = _network_classes("self")
     for pid, theirs in wanted.items():
         try:
             if _network_classes(str(pid)) != mine:
-                found.classed += len(theirs)
+                unreached.classed += len(theirs)
                 continue
             with _process(pid) as handle:
                 for inode, descriptor in theirs:
-                    if (options := _options(handle, descriptor, inode)) is not None:
-                        found.of[inode] = options
+                    _visit(handle, descriptor, inode, visit)
         except OSError as error:
             if error.errno in _ENDED:
                 continue
             if error.errno not in _DENIED:
                 raise
-            found.denied += len(theirs)
-    return found
+            unreached.denied += len(theirs)
+    return unreached
 
 
 def _network_classes(process: str) -> list[str]:
@@ -137,26 +162,30 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _options(handle: int, descriptor: int, inode: int) -> SendOptions | None:
-    """None if that socket is gone. Raises OSError, ENOSYS before Linux 5.6."""
+def _visit(handle: int, descriptor: int, inode: int, visit: Callable[[int, int], None]) -> None:
+    """Raises OSError, ENOSYS before Linux 5.6."""
     copy = _libc().syscall(PIDFD_GETFD, handle, descriptor, 0)
     if copy < 0:
         number = ctypes.get_errno()
         if number == errno.EBADF:
-            return None
+            return
         raise OSError(number, os.strerror(number))
     try:
-        if os.fstat(copy).st_ino != inode:
-            return None  # the number belongs to another file by now
-        nodelay, cork = _flag(copy, _TCP_NODELAY), _flag(copy, _TCP_CORK)
+        if os.fstat(copy).st_ino == inode:  # else the number belongs to another file by now
+            visit(inode, copy)
     finally:
         os.close(copy)
-    return None if nodelay is None or cork is None else SendOptions(nodelay, cork)
 
 
-def _flag(descriptor: int, option: int) -> bool | None:
-    value, size = ctypes.c_int(), ctypes.c_uint(4)
-    outcome = _libc().getsockopt(
-        descriptor, socket.IPPROTO_TCP, option, ctypes.byref(value), ctypes.byref(size)
-    )
-    return bool(value.value) if outcome == 0 else None
+def read_option(descriptor: int, level: int, option: int) -> int | None:
+    """An integer option of a socket; None if the socket has no such option."""
+    value, size = ctypes.c_uint(), ctypes.c_uint(4)
+    outcome = _libc().getsockopt(descriptor, level, option, ctypes.byref(value), ctypes.byref(size))
+    return value.value if outcome == 0 else None
+
+
+def write_option(descriptor: int, level: int, option: int, value: int) -> int:
+    """Set an integer option of a socket; gives the errno, 0 if it is set."""
+    data = ctypes.c_uint(value)
+    outcome = _libc().setsockopt(descriptor, level, option, ctypes.byref(data), 4)
+    return ctypes.get_errno() if outcome < 0 else 0

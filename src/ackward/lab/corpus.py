@@ -3,6 +3,10 @@
 For each scenario, with segmentation offload on and (``NAME-segmented``) off: ``NAME.client.pcap``, ``NAME.server.pcap``
 of the same run, and ``NAME.labels.json`` (:class:`Labels`). The labels come from how the scenario is built and from
 times that the client measured, never from a diagnosis.
+
+Without a long link the hosts are some microseconds apart, and their packets do not tell at which of them they were
+captured. So where the truth depends on the end, it is asked for with the kernel's word for each packet's direction:
+``NAME-any`` is captured on all interfaces, which gives Linux cooked captures.
 """
 
 from __future__ import annotations
@@ -32,6 +36,8 @@ ROUNDS = 6
 #: tcpdump keeps the headers and little else; "orig_len" still tells the length on the wire.
 SNAPLEN = 128
 _HOSTS = tuple(End)
+#: tcpdump's name for all interfaces.
+ANY = "any"
 
 
 class ExcusedCause(Model):
@@ -52,7 +58,8 @@ class Round(Model):
 class Labels(Model):
     """What is true of a pair of captures.
 
-    ``cause`` is by view (``client``, ``server``, ``both``): one end alone may be unable to tell. ``rounds`` leaves out
+    ``cause`` is by view (``client``, ``server``, ``both``): one end alone may be unable to tell. ``interface`` is what
+    tcpdump was told to capture on. ``rounds`` leaves out
     the first ``warmup`` rounds of the capture, about which nothing is claimed. ``baseline_ns`` is the median of the
     same load without its stall, measured just before.
     """
@@ -60,6 +67,7 @@ class Labels(Model):
     schema_: str = "ackward/corpus/1"
     scenario: str
     offload: bool
+    interface: str = DEVICE
     settings: dict[str, object]
     client: str
     server: str
@@ -89,14 +97,31 @@ def make_corpus(
     for scenario in scenarios:
         rounds = min(scenario.shape.rounds, ROUNDS) + scenario.warmup
         scenario = replace(scenario, shape=replace(scenario.shape, rounds=rounds))
-        for offload in (True, False):
-            name = scenario.name + ("" if offload else "-segmented")
+        variants = [("", True, DEVICE), ("-segmented", False, DEVICE)]
+        if _needs_direction(scenario):
+            variants.append(("-any", True, ANY))
+        for suffix, offload, interface in variants:
+            name = scenario.name + suffix
             progress(name)
-            made.append(_capture(directory, name, scenario, offload=offload))
+            made.append(_capture(directory, name, scenario, offload=offload, interface=interface))
     return made
 
 
-def _capture(directory: Path, name: str, scenario: Scenario, *, offload: bool) -> Path:
+def _needs_direction(scenario: Scenario) -> bool:
+    """The truth depends on the end, and the ends are too near to be told apart by time."""
+    return bool(scenario.seen_from) and scenario.wan is None
+
+
+def _causes(scenario: Scenario, interface: str) -> dict[str, Cause]:
+    """What each view can tell: of ends that packets do not tell apart, what the one tells that knows less."""
+    if _needs_direction(scenario) and interface != ANY:
+        ends = dict.fromkeys(_HOSTS, *scenario.seen_from.values())
+    else:
+        ends = {end: scenario.seen_from.get(end, scenario.cause) for end in _HOSTS}
+    return {**{end.value: cause for end, cause in ends.items()}, "both": scenario.cause}
+
+
+def _capture(directory: Path, name: str, scenario: Scenario, *, offload: bool, interface: str) -> Path:
     calm = scenario.calmed()
     with _hosts(calm, offload=offload) as hosts, lab.server(hosts, calm.shape):
         baseline = int(statistics.median(_load(hosts, calm.shape)[scenario.warmup :]))
@@ -104,7 +129,8 @@ def _capture(directory: Path, name: str, scenario: Scenario, *, offload: bool) -
         hosts = stack.enter_context(_hosts(scenario, offload=offload))
         stack.enter_context(lab.server(hosts, scenario.shape))
         for end, host in zip(_HOSTS, (hosts.client, hosts.server), strict=True):
-            stack.enter_context(_tcpdump(host, directory / f"{name}.{end}.pcap", scenario.shape.port))
+            path = directory / f"{name}.{end}.pcap"
+            stack.enter_context(_tcpdump(host, interface, path, scenario.shape.port))
         rounds = _load(hosts, scenario.shape)[scenario.warmup :]
         client, server = hosts.client_address(4), hosts.server_address(4)
     family = scenario.shape.family
@@ -112,13 +138,11 @@ def _capture(directory: Path, name: str, scenario: Scenario, *, offload: bool) -
     labels = Labels(
         scenario=scenario.name,
         offload=offload,
+        interface=interface,
         settings=asdict(scenario.shape),
         client=client,
         server=f"{server}:{scenario.shape.port}",
-        cause={
-            **{end.value: scenario.seen_from.get(end, scenario.cause) for end in _HOSTS},
-            "both": scenario.cause,
-        },
+        cause=_causes(scenario, interface),
         holding_end=scenario.holding_end,
         delaying_end=scenario.delaying_end,
         also=[_excused(excuse) for excuse in scenario.also],
@@ -169,10 +193,10 @@ def _load(hosts: TwoHosts, shape: Shape) -> list[int]:
 
 
 @contextmanager
-def _tcpdump(host: Namespace, path: Path, port: int) -> Iterator[None]:
+def _tcpdump(host: Namespace, interface: str, path: Path, port: int) -> Iterator[None]:
     """Runs tcpdump in ``host``; at the end it has written every segment that was there by then."""
     # -Z: without it tcpdump gives up root before it opens the file, and may then not write it.
-    command = ["tcpdump", "-i", DEVICE, "-n", "-U", "-s", str(SNAPLEN), "-B", "4096", "--immediate-mode"]
+    command = ["tcpdump", "-i", interface, "-n", "-U", "-s", str(SNAPLEN), "-B", "4096", "--immediate-mode"]
     command += ["--time-stamp-precision=nano", "-Z", "root", "-w", str(path), f"tcp port {port}"]
     process = subprocess.Popen(command_inside(host, command), stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None

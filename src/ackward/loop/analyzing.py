@@ -6,12 +6,16 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ackward.capture.framing import Progress
 from ackward.capture.reading import WireCapture, read_captures
 from ackward.capture.sources import find
+from ackward.diagnosis.clocks import Clock
 from ackward.diagnosis.diagnose import Diagnosis, explain
-from ackward.diagnosis.flows import Flow
+from ackward.diagnosis.flows import Flow, Flows
 from ackward.diagnosis.joining import join_captures
+from ackward.diagnosis.traffic import Traffic
 from ackward.diagnosis.wire import WireFlow, view
 from ackward.loop.annotating import annotate, check
 from ackward.model.report import Capture
@@ -26,20 +30,22 @@ def analyze(
     *,
     port: int | None = None,
     host: str | None = None,
+    flow: str | Sequence[str] | None = None,
     vxlan: int | None = None,
     progress: Progress | None = None,
     annotated: Path | None = None,
 ) -> Diagnosis:
     """Explain the traffic in captures: files, directories, patterns, or ``-`` for standard input.
 
-    ``port`` and ``host`` keep only connections that have it at either end; ``vxlan`` is the UDP port of tunnels whose
-    inner packets are meant too. ``annotated`` is where to write the captures again, as one pcapng file with comments on
-    the packets of stalls. Needs no privileges and runs on any system.
+    ``port`` and ``host`` keep only connections that have it at either end, ``flow`` only those named by one end
+    (``"10.0.0.1:5432"``) or by both (``"[::1]:40001-[::1]:80"``), or by one of several such names. ``vxlan`` is the UDP
+    port of tunnels whose inner packets are meant too. ``annotated`` is where to write the captures again, as one pcapng
+    file with comments on the packets of stalls. Needs no privileges and runs on any system.
     """
     sources = find(names)
     if annotated:
         check(sources, annotated)
-    capture = read_captures(sources, port=port, host=host, vxlan=vxlan, progress=progress)
+    capture = read_captures(sources, port=port, host=host, flow=flow, vxlan=vxlan, progress=progress)
     seen = explain_capture(capture)
     if annotated:
         annotate(sources, capture, seen, annotated)
@@ -71,22 +77,34 @@ def explain_capture(capture: WireCapture) -> Diagnosis:
         segments=len(rows),
         notes=notes,
     )
-    return explain(flows, rows, facts)
+    return explain(Traffic.of(flows, rows), facts)
 
 
-def _views(known: Sequence[WireFlow], capture: WireCapture) -> tuple[tuple[Flow, ...], Segments, list[str]]:
+def _views(known: Sequence[WireFlow], capture: WireCapture) -> tuple[Flows, Segments, list[str]]:
     """The flows and rows; of two captures of the same traffic, both ends on one clock."""
     if len(capture.sources) == 2:
         border = capture.sources[1].first_packet
         of_first = capture.segments["packet"] < border
-        joined = join_captures(
-            view(known, capture.segments[of_first]), view(known, capture.segments[~of_first])
-        )
+        joined = join_captures(known, capture.segments[of_first], capture.segments[~of_first])
         if joined:
             one, other = (source.name for source in capture.sources)
-            ahead = f"the clock of {other} is {joined.offset_ns / 1e6:+.3f} ms from that of {one}"
-            return joined.flows, joined.rows, [f"two views of {joined.pairs:,} flows: {ahead}"]
+            told = f"two views of {joined.pairs:,} flows: by the clock of {one}, {clock_in_words(other, joined.clock)}"
+            return joined.flows, joined.rows, [told]
     return (*view(known, capture.segments), [])
+
+
+def clock_in_words(name: str, clock: Clock) -> str:
+    """How the clock of a capture runs by that of the other one, in words."""
+    ahead, drift, steps = int(clock.ahead[0]), clock.drift[0] * 1e6, clock.steps
+    words = f"the clock of {name} is {ahead / 1e6:+.3f} ms ahead"
+    if abs(drift) >= 0.05:
+        words += f" at the start and {'gains' if drift > 0 else 'loses'} {abs(drift):.1f} ppm"
+    if len(steps):
+        largest = int(steps[np.abs(steps).argmax()])
+        words += (
+            f"; later it steps or changes its pace (times: {len(steps):,}), by up to {largest / 1e6:+.3f} ms"
+        )
+    return words
 
 
 def _places(flows: Sequence[Flow]) -> list[str]:

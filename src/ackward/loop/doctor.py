@@ -47,6 +47,7 @@ _PORTS = (*_ROUTES, "rule by port")
 
 NEEDS = (
     Need("watch", _SEEING, _SEEING_MORE),
+    Need("trace", _SEEING, _SEEING_MORE),
     Need("sockets", (), ("CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "pidfd_getfd")),
     Need("fix quickack", _ROUTES, ("CAP_SYS_ADMIN",)),
     Need("fix quickack --port", _PORTS, ("CAP_SYS_ADMIN",)),

@@ -18,19 +18,20 @@ def read(
     *,
     port: int | None = None,
     host: str | None = None,
+    flow: str | Sequence[str] | None = None,
     vxlan: int | None = None,
 ) -> Tables:
     """The tables ``segments``, ``flows``, ``exchanges`` and ``findings`` as Polars lazy frames.
 
-    ``path`` names captures, which are diagnosed now (``port``, ``host`` and ``vxlan`` as in :func:`analyze`), or a
-    directory that ``ackward analyze --parquet`` wrote, of which nothing is read before it is asked for.
+    ``path`` names captures, which are diagnosed now (``port``, ``host``, ``flow`` and ``vxlan`` as in :func:`analyze`),
+    or a directory that ``ackward analyze --parquet`` wrote, of which nothing is read before it is asked for.
     """
     if isinstance(path, (str, Path)):
         kept = [name for name in NAMES if _file(Path(path), name).is_file()]
         if kept:
             return _stored(Path(path), kept)
         path = [path]
-    return tables(analyze(path, port=port, host=host, vxlan=vxlan))
+    return tables(analyze(path, port=port, host=host, flow=flow, vxlan=vxlan))
 
 
 def _stored(directory: Path, kept: list[str]) -> Tables:

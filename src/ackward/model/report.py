@@ -130,6 +130,17 @@ class FlowSummary(Model):
     elapsed_ns: int
     bytes_to_server: int = 0
     bytes_to_client: int = 0
+    retransmissions: int | None = Field(
+        default=None,
+        description="recorded segments that brought what had passed before: data, a SYN or a FIN",
+    )
+    rtt_ns: int | None = Field(
+        default=None, description="from the SYN that was answered until the client confirmed the answer"
+    )
+    ack_rtt_ns: int | None = Field(
+        default=None,
+        description="median time from data that left the watched end, and not again, until its ACK arrived",
+    )
     worst_cause: Cause | None = None
 
 

@@ -46,6 +46,14 @@ class Flag(enum.IntFlag):
     ACK = 16
 
 
+class Passage(enum.IntFlag):
+    """What a packet tells of how it passed the host that captured it; none of them if it tells nothing."""
+
+    LEFT = 1  # that host sent it
+    ARRIVED = 2  # it came for that host
+    UNSUMMED = 4  # a SYN whose checksum was still to be computed, by the sender's network card
+
+
 class Nonagle(enum.IntFlag):
     """``tcp_sock.nonagle`` (include/net/tcp.h)."""
 
@@ -74,8 +82,8 @@ WIRE_FIELDS: list[tuple[str, str]] = [
     ("tcp_flags", "u1"),
     ("to_server", "?"),
 ]
-#: A row of a capture, compact: captures have many.
-WIRE_SEGMENT: np.dtype[Any] = np.dtype(WIRE_FIELDS)
+#: A row of a capture, compact: captures have many. ``passage`` is a :class:`Passage`.
+WIRE_SEGMENT: np.dtype[Any] = np.dtype([*WIRE_FIELDS, ("passage", "u1")])
 #: One row of the diagnosis: a segment with its socket's state beside it. cwnd and in_flight in segments.
 SEGMENT: np.dtype[Any] = np.dtype(
     [

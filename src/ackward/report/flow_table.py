@@ -64,6 +64,9 @@ def table_of(flows: Sequence[FlowSummary]) -> FlowTable:
         _numbers("Exchanges", [flow.exchanges for flow in ordered], units.count),
         _numbers("To server", [flow.bytes_to_server for flow in ordered], units.size),
         _numbers("To client", [flow.bytes_to_client for flow in ordered], units.size),
+        _numbers("Sent again", [flow.retransmissions for flow in ordered], units.count),
+        _numbers("Handshake", [flow.rtt_ns for flow in ordered], units.duration),
+        _numbers("ACK after", [flow.ack_rtt_ns for flow in ordered], units.duration),
         _texts("Seen from", [flow.seen_from for flow in ordered]),
         _texts("Protocol", ["" if flow.protocol == "tcp" else flow.protocol for flow in ordered]),
     ]
@@ -80,5 +83,8 @@ def _texts(label: str, texts: list[str], *, kind: str = "text") -> Column:
     return Column(label, *_numbered([names.visible(text) for text in texts]), kind=kind)
 
 
-def _numbers(label: str, values: list[int], written: Callable[[int], str]) -> Column:
-    return Column(label, *_numbered([written(value) for value in values]), sort=values, kind="number")
+def _numbers(label: str, values: Sequence[int | None], written: Callable[[int], str]) -> Column:
+    texts = ["" if value is None else written(value) for value in values]
+    # What nobody knows sorts below all that somebody does.
+    sort = [-1 if value is None else value for value in values]
+    return Column(label, *_numbered(texts), sort=sort, kind="number")

@@ -21,14 +21,15 @@ def claims(waits: Waits) -> list[Claims]:
     """SYNs that the server's host ignored, and confirmed handshakes that it did not know of."""
     return [
         *_ignored(waits.timeline),
-        *(_forgotten(waits.timeline, end) for end in (Vantage.CLIENT, Vantage.SERVER)),
+        *(_forgotten(waits.timeline, end) for end in waits.timeline.vantages),
     ]
 
 
 def _ignored(timeline: Timeline) -> list[Claims]:
     """The server's host has the SYN, the client sends it again, and no SYN-ACK went out in between."""
     segments, time, exchange = timeline.segments, timeline.time, timeline.exchange
-    syn = (exchange >= 0) & (segments["tcp_flags"] & Flag.SYN > 0) & timeline.at(Vantage.SERVER)
+    # The first may lie just before the exchange, where the clocks of two captures agree only nearly.
+    syn = (segments["tcp_flags"] & Flag.SYN > 0) & timeline.at(Vantage.SERVER)
     asked = syn & (segments["kind"] == Kind.RECEIVED)
     again = np.flatnonzero(asked)
     before = timeline.previous(asked)[again]

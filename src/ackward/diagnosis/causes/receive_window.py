@@ -32,7 +32,7 @@ def claims(waits: Waits) -> list[Claims]:
         evidence=shown.ack,
         holding=shown.vantage,
     )
-    return [told, seen, *(_at_receiver(waits.timeline, end) for end in (Vantage.CLIENT, Vantage.SERVER))]
+    return [told, seen, *(_at_receiver(waits.timeline, end) for end in waits.timeline.vantages)]
 
 
 def _at_receiver(timeline: Timeline, vantage: Vantage) -> Claims:

@@ -21,8 +21,13 @@ struct ns_common {
 	u32 inum;
 };
 
+struct netns_ipv4 {
+	u8 sysctl_tcp_pingpong_thresh;
+};
+
 struct net {
 	struct ns_common ns;
+	struct netns_ipv4 ipv4;
 };
 
 typedef struct {
@@ -63,13 +68,16 @@ struct timer_list {
 
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
+	struct timer_list icsk_retransmit_timer;
 	struct timer_list icsk_delack_timer;
 	u8 icsk_ca_state : 5;
+	u8 icsk_pending;
 	struct {
 		u8 pending;
 		u8 quick;
 		u8 pingpong;
 		u32 ato : 8;
+		u32 dst_quick_ack : 1;
 	} icsk_ack;
 };
 
@@ -91,6 +99,11 @@ struct tcp_sock {
 	u32 snd_nxt;
 	u32 snd_una;
 	u32 rcv_nxt;
+	u32 rcv_wup;
+	u32 rcv_wnd;
+	u64 bytes_sent;
+	u64 bytes_retrans;
+	u64 bytes_received;
 	u32 srtt_us;
 	u32 packets_out;
 	struct minmax rtt_min;

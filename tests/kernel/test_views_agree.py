@@ -1,0 +1,104 @@
+"""One run of the lab, watched live and captured at the same time: both views agree on cause, count and lost time."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import pytest
+
+from ackward.capture.live import LiveCapture, Scope
+from ackward.diagnosis.diagnose import diagnose
+from ackward.kernel.namespaces import Namespace
+from ackward.lab import corpus
+from ackward.lab import run as lab
+from ackward.lab.scenarios import named
+from ackward.lab.topology import DEVICE
+from ackward.loop.analyzing import analyze
+from ackward.model.causes import Cause
+from ackward.model.report import Report
+from ackward.model.segments import Recording
+
+pytestmark = pytest.mark.skipif(not shutil.which("tcpdump"), reason="probe failed: tcpdump is not installed")
+
+MS = 1_000_000
+VIEWS = ("client", "server", "both")
+#: (scenario, view) -> causes whose time only the live view tells apart, so that their sum is compared: from the server
+#: packets do not show whether the client paused or whether what it had sent was on its way.
+TOGETHER = {("tail-loss", "server"): {Cause.CLIENT, Cause.NETWORK, Cause.UNKNOWN}}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was recorded and what was captured, by view."""
+
+    name: str
+    live: dict[str, Report]
+    captured: dict[str, Report]
+
+
+@pytest.fixture(scope="module", params=["standoff", "healthy", "tail-loss", "slow-server"])
+def run(request, tmp_path_factory) -> Run:
+    """A few rounds, recorded by BPF and by tcpdump in both hosts at once."""
+    scenario = named(request.param)
+    scenario = replace(scenario, shape=replace(scenario.shape, rounds=6 + scenario.warmup))
+    directory = tmp_path_factory.mktemp(request.param)
+    files = {end: directory / f"{end}.pcap" for end in ("client", "server")}
+    with ExitStack() as stack:
+        hosts = stack.enter_context(lab.hosts_of(scenario))
+        stack.enter_context(lab.server(hosts, scenario.shape))
+        watched = {"client": hosts.client, "server": hosts.server}
+        scope = Scope(port=scenario.shape.port, slow_ns=0)
+        live = stack.enter_context(LiveCapture(scope, watched.values()))
+        with ExitStack() as capturing:
+            for end, host in watched.items():
+                capturing.enter_context(corpus._tcpdump(host, DEVICE, files[end], scenario.shape.port))
+            lab.load("captured", hosts, scenario.shape, live, lambda _: None)
+        recording = live.finish()
+    ends = {"client": ["client"], "server": ["server"], "both": ["client", "server"]}
+    return Run(
+        scenario.name,
+        {view: diagnose(told_by(recording, [watched[end] for end in ends[view]])).report for view in VIEWS},
+        {view: analyze([files[end] for end in ends[view]]).report for view in VIEWS},
+    )
+
+
+def told_by(recording: Recording, hosts: Sequence[Namespace]) -> Recording:
+    """What the sockets of these hosts tell; other labs may run on this machine at the same time."""
+    inodes = {host.inode for host in hosts}
+    return replace(recording, sockets=tuple(end for end in recording.sockets if end.owner.netns in inodes))
+
+
+def near(ours: int, theirs: int) -> bool:
+    """To 1 ms or 2 %."""
+    return abs(ours - theirs) <= max(MS, 0.02 * max(ours, theirs))
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_findings_agree(run, view):
+    """Cause, ends, count and lost time. Live may have `observed` what a capture can only infer."""
+    live, captured = run.live[view].findings, run.captured[view].findings
+    assert [(found.cause, found.holding_end, found.delaying_end, found.exchanges) for found in captured] == [
+        (found.cause, found.holding_end, found.delaying_end, found.exchanges) for found in live
+    ]
+    assert bool(live) == (run.name in ("standoff", "tail-loss"))
+    for ours, theirs in zip(captured, live, strict=True):
+        assert near(ours.lost_ns.total, theirs.lost_ns.total)
+        assert near(ours.lost_ns.p50, theirs.lost_ns.p50)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_the_time_of_every_cause_agrees(run, view):
+    live, captured = run.live[view], run.captured[view]
+    assert captured.exchanges == live.exchanges
+    assert near(captured.elapsed_ns, live.elapsed_ns)
+    together = TOGETHER.get((run.name, view), set())
+    for cause in set(Cause) - together:
+        assert near(spent(captured, {cause}), spent(live, {cause})), cause
+    assert near(spent(captured, together), spent(live, together))
+
+
+def spent(report: Report, causes: set[Cause]) -> int:
+    return sum(total.ns for cause, total in report.causes.items() if cause in causes)
