@@ -9,7 +9,7 @@ import numpy as np
 
 from ackward.diagnosis.diagnose import explain
 from ackward.diagnosis.traffic import Traffic
-from ackward.diagnosis.wire import WireFlow, view
+from ackward.diagnosis.wire import WireFlow, WireFlows, view
 from ackward.model.report import Capture, Report
 from ackward.model.segments import WIRE_SEGMENT, Endpoint, Flag
 
@@ -72,7 +72,7 @@ def rows_of(packets):
 
 def report_of(packets) -> Report:
     """What the diagnosis says of one connection."""
-    flows, rows = view([WireFlow(CLIENT, SERVER, True, MSS)], rows_of(packets))
+    flows, rows = view(WireFlows.of([WireFlow(CLIENT, SERVER, MSS)]), rows_of(packets))
     return explain(Traffic.of(flows, rows), Capture(source="dialogue")).report
 
 

@@ -13,7 +13,7 @@ from tests.unit.dialogue import CLIENT, SERVER
 from ackward.diagnosis import clocks
 from ackward.diagnosis.clocks import RESOLUTION, Sightings, compare
 from ackward.diagnosis.joining import join_captures
-from ackward.diagnosis.wire import WireFlow
+from ackward.diagnosis.wire import WireFlow, WireFlows, view
 from ackward.loop.analyzing import clock_in_words
 from ackward.model.segments import WIRE_SEGMENT, Flag, Kind, Vantage
 
@@ -68,7 +68,7 @@ def captures(path, offset, drift, steps=(), *, swapped=False):
 
 
 def joined(first, second):
-    return join_captures([WireFlow(CLIENT, SERVER, True, 1460)], first, second)
+    return join_captures(WireFlows.of([WireFlow(CLIENT, SERVER, 1460)]), first, second)
 
 
 def errors(path, *skew, **options):
@@ -183,6 +183,23 @@ def test_what_is_no_clock_joins_nothing(monkeypatch):
     assert (
         compare(sightings([w + (MS if row % 2 else -MS) for row, w in enumerate(wild)], [0, 1] * 200)) is None
     )
+
+
+def test_guesses_where_each_capture_alone_was_taken_move_nothing():
+    """Where no end is near, each capture takes itself to be between the hosts, and moves times."""
+    path = Path.busy(300, 10, 20_000, 0, 2)
+    first, second, truth = captures(path, 0, 0.0)
+    for rows in (first, second):
+        rows["ack"] = 1000 + 100 * np.array(
+            [np.count_nonzero(rows["to_server"][:at] != to) for at, to in enumerate(rows["to_server"])]
+        )
+    flows, _ = view(WireFlows.of([WireFlow(CLIENT, SERVER, 1460)]), first)
+    assert flows[0].seen_from == "between"
+    found = joined(first, second)
+    assert found.clock.ahead.tolist() == [0]
+    assert not found.clock.drift.any()
+    corrected = np.sort(found.rows[found.rows["packet"] >= len(first)], order="packet")["time_ns"]
+    assert (corrected == truth).all()
 
 
 def test_other_traffic_is_not_joined():

@@ -19,7 +19,7 @@ from ackward.diagnosis.diagnose import diagnose
 from ackward.diagnosis.exchanges import Timeline, cut
 from ackward.diagnosis.flows import join
 from ackward.diagnosis.partition import CAUSES, Parts
-from ackward.diagnosis.wire import WireFlow, view
+from ackward.diagnosis.wire import WireFlow, WireFlows, view
 from ackward.model.causes import Cause, End
 from ackward.model.segments import WIRE_SEGMENT, Endpoint, Flag, Kind
 from ackward.model.sequence import MOST_SEGMENTS, SequencePlot
@@ -141,7 +141,7 @@ def capture(count: int, *, lost: int = -1, copies: int = 1) -> tuple[Timeline, P
     never = (~wire["to_server"]) | (wire["ack"] != (FIRST + (lost + 1) * SIZE) % 2**32) | (lost < 0)
     wire = wire[never][np.argsort(wire[never]["time_ns"], kind="stable")]
     ends = (Endpoint(ip_address("10.0.0.1"), 1), Endpoint(ip_address("10.0.0.2"), 2))
-    timeline = cut(*view([WireFlow(*ends, role_seen=True)], wire))
+    timeline = cut(*view(WireFlows.of([WireFlow(*ends)]), wire))
     assert timeline.flows[0].seen_from == "server"
     assert timeline.count == 1
     here = np.zeros(1, np.int64)

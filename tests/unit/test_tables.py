@@ -17,7 +17,7 @@ from tests.unit.dialogue import CLIENT, MSS, SERVER, a, handshake, q, rows_of
 import ackward
 from ackward.diagnosis.diagnose import diagnose, explain
 from ackward.diagnosis.traffic import Traffic
-from ackward.diagnosis.wire import WireFlow, view
+from ackward.diagnosis.wire import WireFlow, WireFlows, view
 from ackward.errors import OutputFailed, UnknownName
 from ackward.loop.reading import store
 from ackward.model.causes import Cause
@@ -28,7 +28,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "tables.md"
 
 
 def of(packets):
-    flows, rows = view([WireFlow(CLIENT, SERVER, True, MSS)], rows_of(packets))
+    flows, rows = view(WireFlows.of([WireFlow(CLIENT, SERVER, MSS)]), rows_of(packets))
     return explain(Traffic.of(flows, rows), Capture(source="dialogue"))
 
 
@@ -87,7 +87,7 @@ def test_wrapped_sequence_numbers_go_on():
     shift = 0xFFFFFFFF - 1050  # the client's numbers begin at 1000: they wrap within its first request
     rows["seq"][rows["to_server"]] += shift
     rows["ack"][~rows["to_server"]] += shift
-    flows, seen = view([WireFlow(CLIENT, SERVER, True, MSS)], rows)
+    flows, seen = view(WireFlows.of([WireFlow(CLIENT, SERVER, MSS)]), rows)
     segments = tables(explain(Traffic.of(flows, seen), Capture(source="dialogue"))).segments.collect()
     assert segments.filter("to_server")["seq"].to_list() == [0, 1, 1, 101]
     assert segments.filter(~pl.col("to_server"))["ack"].to_list() == [1, 101, 201]
@@ -116,7 +116,7 @@ def test_what_is_asked_for_is_not_made_whole():
 
 
 def test_no_traffic_gives_empty_tables(tmp_path):
-    seen = explain(Traffic.of(*view([], rows_of([]))), Capture(source="nothing"))
+    seen = explain(Traffic.of(*view(WireFlows.of([]), rows_of([]))), Capture(source="nothing"))
     store(tables(seen), tmp_path / "tables")
     found = collected(ackward.read(tmp_path / "tables"))
     assert [frame.height for frame in found.values()] == [0, 0, 0, 0]

@@ -15,7 +15,7 @@ from ackward.capture.sources import find
 from ackward.diagnosis.diagnose import diagnose, explain
 from ackward.diagnosis.flows import join
 from ackward.diagnosis.traffic import Traffic
-from ackward.diagnosis.wire import WireFlow, view
+from ackward.diagnosis.wire import WireFlow, WireFlows, view
 from ackward.model.causes import Cause, End, Grade
 from ackward.model.report import Capture
 from ackward.model.segments import WIRE_FIELDS, WIRE_SEGMENT, Flag, Kind, Passage
@@ -29,8 +29,8 @@ def as_capture(recording):
     for name, _ in WIRE_FIELDS:
         wire[name] = rows[name]
     wire["window"] = 1 << 20
-    known = [WireFlow(flow.client, flow.server, True, 1448) for flow in flows]
-    return view(known, wire)
+    known = [WireFlow(flow.client, flow.server, 1448) for flow in flows]
+    return view(WireFlows.of(known), wire)
 
 
 def diagnosis(name):
@@ -95,7 +95,7 @@ def place(request, answer):
     syn = rows["tcp_flags"] & Flag.SYN > 0
     rows["time_ns"] = np.arange(len(rows)) * 10_000
     rows["passage"] = np.where(syn, np.where(rows["to_server"], request, answer), 0)
-    [flow], _ = view([WireFlow(CLIENT, SERVER, True)], rows)
+    [flow], _ = view(WireFlows.of([WireFlow(CLIENT, SERVER)]), rows)
     return flow.seen_from
 
 
@@ -120,7 +120,7 @@ def test_the_smallest_halves_of_all_flows_between_two_hosts_count():
     far, near = rows_of(handshake(20)), rows_of(handshake(0.02))
     near["time_ns"] = np.arange(len(near)) * 10_000_000
     near["flow"] = 1
-    flows, _ = view([WireFlow(CLIENT, SERVER, True)] * 2, np.concatenate((far, near)))
+    flows, _ = view(WireFlows.of([WireFlow(CLIENT, SERVER)] * 2), np.concatenate((far, near)))
     assert [flow.seen_from for flow in flows] == ["client", "client"]
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,7 @@ FLOW: np.dtype[Any] = np.dtype(
         ("mptcp", "?"),
     ]
 )
+_ADDRESS = (1 << TUNNEL_SHIFT - ADDRESS_SHIFT) - 1
 #: From here on Linux gives ports to clients (net.ipv4.ip_local_port_range); Windows and BSD from 49152 on (RFC 6335).
 FIRST_EPHEMERAL = 32768
 #: A segment before the SYN belongs to its connection if it is so near to the initial sequence number: it was
@@ -109,8 +110,11 @@ class WireFlows(Sequence[WireFlow]):
 
     def endpoint(self, code: int) -> Endpoint:
         """The endpoint that a code in the table stands for."""
-        address = code >> ADDRESS_SHIFT & ((1 << TUNNEL_SHIFT - ADDRESS_SHIFT) - 1)
-        return Endpoint(self._layers.address_of(address), code & 0xFFFF)
+        return Endpoint(self._layers.address_of(code >> ADDRESS_SHIFT & _ADDRESS), code & 0xFFFF)
+
+    def addresses(self, end: Literal["client", "server"]) -> NDArray[np.int64]:
+        """Of each flow a number that stands for the address of this end."""
+        return (self.table[end] >> np.uint64(ADDRESS_SHIFT) & np.uint64(_ADDRESS)).astype(np.int64)
 
     def _flow(self, number: int) -> WireFlow:
         row = self.table[number]

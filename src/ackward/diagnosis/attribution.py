@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Self
@@ -17,10 +15,7 @@ from ackward.diagnosis.exchanges import Exchanges, Timeline
 from ackward.diagnosis.holds import Waits
 from ackward.diagnosis.partition import Parts, settle
 from ackward.diagnosis.segmented import Ints
-from ackward.diagnosis.traffic import Traffic
-
-#: Beyond this many at once, stretches wait for memory instead of for a processor.
-MOST_WORKERS = 8
+from ackward.diagnosis.traffic import Traffic, each
 
 
 def partition(timeline: Timeline) -> Parts:
@@ -53,17 +48,14 @@ class Attribution:
 
     @classmethod
     def of(cls, traffic: Traffic) -> Self:
-        """Attribute all traffic, as many stretches at once as there are processors."""
+        """Attribute all traffic."""
 
-        def settled(stretch: tuple[int, int]) -> tuple[Exchanges, Parts]:
-            timeline = traffic.timeline(*stretch)
+        def settled(first: int, beyond: int) -> tuple[Exchanges, Parts]:
+            timeline = traffic.timeline(first, beyond)
             return _kept(timeline), _compact(partition(timeline))
 
-        # NumPy lets other threads run while it works on arrays.
-        workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if hasattr(os, "sched_getaffinity") else 2
         stretches = list(traffic.stretches())
-        with ThreadPoolExecutor(workers) as pool:
-            found = list(pool.map(settled, stretches))
+        found = each(settled, stretches)
         return cls(
             traffic,
             _joined_exchanges([exchanges for exchanges, _ in found], [first for first, _ in stretches]),

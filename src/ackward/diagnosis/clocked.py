@@ -64,7 +64,7 @@ def _at(timeline: Timeline, vantage: Vantage) -> Clocked:
     here = timeline.at(vantage) & ~segments["has_state"]
     sent = here & (segments["kind"] == Kind.SENT) & timeline.fresh
     received = here & (segments["kind"] == Kind.RECEIVED)
-    acked = running_max(flow, timeline.ack64, where=received, inclusive=False)
+    acked = timeline.acked(vantage)
     confirming = received & (timeline.ack64 > NEVER)
     allowed = timeline.ack64 + segments["window"]
     edge = running_max(flow, allowed, where=confirming, inclusive=False)

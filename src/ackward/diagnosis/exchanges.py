@@ -116,6 +116,18 @@ class Timeline(Exchanges):
         there = [end for end in (Vantage.CLIENT, Vantage.SERVER) if (self.segments["vantage"] == end).any()]
         return tuple(there) or (Vantage.CLIENT,)
 
+    @cached_property
+    def _acked(self) -> dict[Vantage, Ints]:
+        return {}
+
+    def acked(self, vantage: Vantage) -> Ints:
+        """For each row the highest number that this end had been acknowledged before it, else NEVER."""
+        if vantage not in self._acked:
+            received = self.at(vantage) & (self.segments["kind"] == Kind.RECEIVED)
+            flow = self.segments["flow"]
+            self._acked[vantage] = running_max(flow, self.ack64, where=received, inclusive=False)
+        return self._acked[vantage]
+
     def at(self, vantage: Vantage) -> Bools:
         """Rows seen from ``vantage``."""
         rows: Bools = self.segments["vantage"] == vantage

@@ -20,7 +20,15 @@ from ackward.diagnosis.bursts import bytes_before
 from ackward.diagnosis.columns import Entries
 from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.probes import of_new_data
-from ackward.diagnosis.segmented import NEVER, Bools, Ints, group_starts, previous_index, running_max
+from ackward.diagnosis.segmented import (
+    NEVER,
+    Bools,
+    Ints,
+    group_starts,
+    in_order,
+    previous_index,
+    running_max,
+)
 from ackward.model.segments import Kind, Vantage
 
 #: A wait counts from this share of a round trip, and from this long: below, segments of one flight merely spread.
@@ -98,9 +106,8 @@ def _taken(timeline: Timeline, data: Ints, ack: Ints) -> Ints:
     if not len(ack):
         return ack
     ends, edges = timeline.end64[data], timeline.ack64[ack]
-    low = min(int(ends.min()), int(edges.min()))
-    span = max(int(ends.max()), int(edges.max())) - low + 1
-    place = np.searchsorted(flow[data] * span + ends - low, flow[ack] * span + edges - low)
+    keys = in_order(np.concatenate((flow[data], flow[ack])), np.concatenate((ends, edges)))
+    place = np.searchsorted(keys[: len(data)], keys[len(data) :])
     newest = data[np.minimum(place, len(data) - 1)]
     known = (place < len(data)) & (flow[newest] == flow[ack])
     return np.where(known, timeline.time[ack] - timeline.time[newest], 0)

@@ -13,6 +13,7 @@ from ackward.diagnosis.segmented import Ints
 from ackward.model.segments import Endpoint, Kind, Recording, Segments, SocketFacts, Vantage
 
 SeenFrom = Literal["client", "server", "both", "between"]
+SEEN_FROM: tuple[SeenFrom, ...] = ("client", "server", "both", "between")
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,10 @@ class Flow:
 class Flows(Sequence[Flow]):
     """Flows by number, made when they are asked for: captures have many, and of most only the columns are needed.
 
-    ``primary`` is the vantage point that decides when a flow's exchanges begin and end, ``min_rtt`` its
-    ``min_rtt_ns``, one entry a flow each.
+    ``seen_from`` numbers :data:`SEEN_FROM`, ``min_rtt`` is in nanoseconds, one entry a flow each.
     """
 
-    primary: Ints
+    seen_from: Ints
     min_rtt: Ints
     one: Callable[[int], Flow]
 
@@ -50,33 +50,33 @@ class Flows(Sequence[Flow]):
     def of(cls, flows: Sequence[Flow]) -> Self:
         """Flows that are there already."""
         return cls(
-            np.array([primary(flow.seen_from) for flow in flows], np.int64),
+            np.array([SEEN_FROM.index(flow.seen_from) for flow in flows], np.int64),
             np.array([flow.min_rtt_ns for flow in flows], np.int64),
             flows.__getitem__,
         )
 
+    @property
+    def primary(self) -> Ints:
+        """The vantage point that decides when exchanges begin and end: the client's own view where there is one."""
+        return np.where(self.seen_from == SEEN_FROM.index("server"), Vantage.SERVER, Vantage.CLIENT)
+
     def __len__(self) -> int:
-        return len(self.primary)
+        return len(self.min_rtt)
 
     @overload
     def __getitem__(self, index: int) -> Flow: ...
     @overload
     def __getitem__(self, index: slice) -> Self: ...
     def __getitem__(self, index: int | slice) -> Flow | Self:
-        if isinstance(index, int):
-            return self.one(range(len(self))[index])
         numbers = range(len(self))[index]
+        if isinstance(numbers, int):
+            return self.one(numbers)
         return replace(
             self,
-            primary=self.primary[index],
+            seen_from=self.seen_from[index],
             min_rtt=self.min_rtt[index],
             one=lambda number: self.one(numbers[number]),
         )
-
-
-def primary(seen_from: SeenFrom) -> Vantage:
-    """The vantage point that decides: the client's own view where there is one."""
-    return Vantage.SERVER if seen_from == "server" else Vantage.CLIENT
 
 
 def _of_ends(

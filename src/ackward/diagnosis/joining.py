@@ -5,7 +5,6 @@ The clocks of two hosts differ: ``clocks.py`` works out by how much, from the se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -22,7 +21,7 @@ from ackward.diagnosis.segmented import (
     next_index,
     previous_index,
 )
-from ackward.diagnosis.wire import WireFlow, view
+from ackward.diagnosis.wire import WireFlows, view
 from ackward.model.segments import Flag, Kind, Segments, Vantage
 
 
@@ -38,7 +37,7 @@ class _View:
     time: Ints
 
     @classmethod
-    def of(cls, flows: Sequence[WireFlow], wire: Segments) -> Self:
+    def of(cls, flows: WireFlows, wire: Segments) -> Self:
         seen, rows = view(flows, wire)
         order = np.argsort(wire["packet"], kind="stable")
         place = np.searchsorted(wire["packet"][order], rows["packet"])
@@ -68,7 +67,7 @@ class _Common(Entries):
     to_server: Bools
 
 
-def join_captures(flows: Sequence[WireFlow], one: Segments, other: Segments) -> Joined | None:
+def join_captures(flows: WireFlows, one: Segments, other: Segments) -> Joined | None:
     """Both captures as one; ``flows`` are those of both, the rows of each are as :func:`view` takes them.
 
     None if no flow shows the same segments in both, each way: then they are not two views of one traffic. None as well

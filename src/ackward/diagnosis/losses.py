@@ -67,7 +67,7 @@ def _resent(timeline: Timeline, vantage: Vantage) -> Losses:
     original = _original(timeline, data | syn, row)
     row, original = row[original >= 0], original[original >= 0]
     received = here & (segments["kind"] == Kind.RECEIVED)
-    acked = running_max(flow, timeline.ack64, where=received, inclusive=False)
+    acked = timeline.acked(vantage)
     pure = (
         received & (segments["bytes"] == 0) & (segments["tcp_flags"] & (Flag.SYN | Flag.FIN | Flag.RST) == 0)
     )
@@ -126,6 +126,8 @@ def _inherited(trigger: Ints, original: Ints, before: Ints) -> Ints:
 
 def _original(timeline: Timeline, sends: Bools, rows: Ints) -> Ints:
     """The latest earlier sending of the same first byte, else of anything at all by that end in that exchange."""
+    if not len(rows):
+        return rows
     segments = timeline.segments
     place = np.flatnonzero(sends)
     lane = (segments["flow"][place].astype(np.int64) * 2 + segments["vantage"][place]) * 2 + segments[

@@ -13,10 +13,11 @@ from ackward.diagnosis.segmented import Bools, running_max
 
 def sent_unacknowledged(timeline: Timeline, small: Bools, acks: Bools) -> Bools:
     """Rows of ``small`` that left while an earlier one of the same exchange was unacknowledged by ``acks``."""
-    order = np.lexsort((np.arange(len(small)), timeline.exchange))
-    group = timeline.exchange[order]
-    before = running_max(group, timeline.end64[order], where=small[order], inclusive=False)
-    acknowledged = running_max(group, timeline.ack64[order], where=acks[order], inclusive=False)
+    row = np.flatnonzero((small | acks) & (timeline.exchange >= 0))
+    # Exchanges follow each other in the order of their rows.
+    group, mine = timeline.exchange[row], small[row]
+    before = running_max(group, timeline.end64[row], where=mine, inclusive=False)
+    acknowledged = running_max(group, timeline.ack64[row], where=acks[row], inclusive=False)
     found = np.zeros(len(small), bool)
-    found[order] = small[order] & (group >= 0) & (before > acknowledged)
+    found[row] = mine & (before > acknowledged)
     return found

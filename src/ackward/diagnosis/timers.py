@@ -90,7 +90,9 @@ def _at(timeline: Timeline, vantage: Vantage) -> AwaitedAcks:
     kind = flow[timer].astype(np.int64) * 2 + late
     tried = np.bincount(kind[late | alone], minlength=int(kind.max()) + 1 if len(kind) else 1)
     answered = np.bincount(kind[waited], minlength=len(tried))
-    eager = np.unique(flow[sent_unacknowledged(timeline, arrived & small, sent)])
+    eager = (
+        np.unique(flow[sent_unacknowledged(timeline, arrived & small, sent)]) if waited.any() else flow[:0]
+    )
     consistent = (answered[kind] >= CONSISTENT * tried[kind]) & ~np.isin(flow[timer], eager)
     watched = (timeline.has_server if vantage == Vantage.CLIENT else timeline.has_client)[exchange]
     keep = waited & consistent

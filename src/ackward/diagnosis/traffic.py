@@ -6,9 +6,11 @@ again, so memory does not grow with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 
@@ -19,6 +21,10 @@ from ackward.model.segments import Segments
 
 #: Rows of a stretch: a column of them takes 512 kB. Four times as many take a tenth longer, all at once twice as long.
 STRETCH = 1 << 16
+#: Beyond this many at once, stretches wait for memory instead of for a processor.
+MOST_WORKERS = 8
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,15 +57,35 @@ class Traffic:
 
     def stretches(self) -> Iterator[tuple[int, int]]:
         """The flows of each stretch: the first, and the one beyond the last. There is one even without any flow."""
-        first, count = 0, len(self.flows)
-        while True:
-            fitting = int(np.searchsorted(self.begins, self.begins[first] + STRETCH, side="right")) - 1
-            beyond = min(max(fitting, first + 1), count)
-            yield first, beyond
-            if beyond >= count:
-                return
-            first = beyond
+        return stretches(self.begins)
 
     def timeline(self, first: int, beyond: int) -> Timeline:
         """The rows of a stretch, cut into exchanges; both number its flows from 0."""
         return cut(self.flows[first:beyond], self.rows(first, beyond))
+
+
+def stretches(begins: Ints) -> Iterator[tuple[int, int]]:
+    """Of flows whose rows begin there: the first one of each stretch, and the one beyond its last."""
+    first, count = 0, len(begins) - 1
+    while True:
+        fitting = int(np.searchsorted(begins, begins[first] + STRETCH, side="right")) - 1
+        beyond = min(max(fitting, first + 1), count)
+        yield first, beyond
+        if beyond >= count:
+            return
+        first = beyond
+
+
+def each(work: Callable[[int, int], T], over: Iterable[tuple[int, int]]) -> list[T]:
+    """What ``work`` makes of each stretch, as many at once as there are processors.
+
+    NumPy lets other threads run while it works on arrays.
+    """
+    with ThreadPoolExecutor(_workers()) as pool:
+        return list(pool.map(lambda stretch: work(*stretch), over))
+
+
+def _workers() -> int:
+    # Python 3.13 has os.process_cpu_count(); not every system tells which processors are ours.
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(mine, MOST_WORKERS)

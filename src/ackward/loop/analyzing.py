@@ -11,15 +11,15 @@ import numpy as np
 from ackward.capture.framing import Progress
 from ackward.capture.reading import WireCapture, read_captures
 from ackward.capture.sources import find
+from ackward.capture.wire_flows import WireFlows as CapturedFlows
 from ackward.diagnosis.clocks import Clock
 from ackward.diagnosis.diagnose import Diagnosis, explain
-from ackward.diagnosis.flows import Flow, Flows
+from ackward.diagnosis.flows import SEEN_FROM, Flows
 from ackward.diagnosis.joining import join_captures
 from ackward.diagnosis.traffic import Traffic
-from ackward.diagnosis.wire import WireFlow, view
+from ackward.diagnosis.wire import WireFlows, captured
 from ackward.loop.annotating import annotate, check
 from ackward.model.report import Capture
-from ackward.model.segments import Segments
 
 #: Of an end whose SYN was not captured: what Ethernet allows.
 MOST = 1460
@@ -54,34 +54,41 @@ def analyze(
 
 def explain_capture(capture: WireCapture) -> Diagnosis:
     """Explain what was read."""
-    known = [
-        WireFlow(
-            flow.client,
-            flow.server,
-            flow.role_seen,
-            min(flow.client_mss or MOST, flow.server_mss or MOST),
-            flow.mptcp,
-        )
-        for flow in capture.flows
-    ]
-    flows, rows, clocks = _views(known, capture)
+    traffic, clocks = _traffic(_known(capture.flows), capture)
     times = capture.segments["time_ns"]
-    notes = [*_places(flows), *clocks, *map(str, capture.problems)]
+    notes = [*_places(traffic.flows), *clocks, *map(str, capture.problems)]
     notes += [
         f"{count:,} packets are no segments: {what}" for what, count in capture.skipped.items() if count
     ]
     facts = Capture(
         source=", ".join(source.name for source in capture.sources),
         seconds=round((int(times.max()) - int(times.min())) / 1e9, 3) if len(times) else 0.0,
-        flows=len(flows),
-        segments=len(rows),
+        flows=len(traffic.flows),
+        segments=len(traffic),
         notes=notes,
     )
-    return explain(Traffic.of(flows, rows), facts)
+    return explain(traffic, facts)
 
 
-def _views(known: Sequence[WireFlow], capture: WireCapture) -> tuple[Flows, Segments, list[str]]:
-    """The flows and rows; of two captures of the same traffic, both ends on one clock."""
+def _known(flows: CapturedFlows) -> WireFlows:
+    table = flows.table
+    mss = np.minimum(
+        *(np.where(table[name] == 0, MOST, table[name]) for name in ("client_mss", "server_mss"))
+    )
+    return WireFlows(
+        flows.addresses("client"),
+        flows.addresses("server"),
+        mss.astype(np.int64),
+        table["mptcp"],
+        lambda number: (
+            flows.endpoint(int(table["client"][number])),
+            flows.endpoint(int(table["server"][number])),
+        ),
+    )
+
+
+def _traffic(known: WireFlows, capture: WireCapture) -> tuple[Traffic, list[str]]:
+    """The flows and their rows; of two captures of the same traffic, both ends on one clock."""
     if len(capture.sources) == 2:
         border = capture.sources[1].first_packet
         of_first = capture.segments["packet"] < border
@@ -89,8 +96,8 @@ def _views(known: Sequence[WireFlow], capture: WireCapture) -> tuple[Flows, Segm
         if joined:
             one, other = (source.name for source in capture.sources)
             told = f"two views of {joined.pairs:,} flows: by the clock of {one}, {clock_in_words(other, joined.clock)}"
-            return joined.flows, joined.rows, [told]
-    return (*view(known, capture.segments), [])
+            return Traffic.of(joined.flows, joined.rows), [told]
+    return captured(known, capture.segments), []
 
 
 def clock_in_words(name: str, clock: Clock) -> str:
@@ -107,7 +114,7 @@ def clock_in_words(name: str, clock: Clock) -> str:
     return words
 
 
-def _places(flows: Sequence[Flow]) -> list[str]:
+def _places(flows: Flows) -> list[str]:
     """Where the capture was taken, in words."""
     words = {
         "client": "at the client",
@@ -115,7 +122,7 @@ def _places(flows: Sequence[Flow]) -> list[str]:
         "between": "between the hosts, or too near to tell",
         "both": "at both ends",
     }
-    counts = Counter(flow.seen_from for flow in flows)
+    counts = Counter(SEEN_FROM[place] for place in flows.seen_from.tolist())
     return [
         f"captured {words[place]}: {count:,} of {len(flows):,} flows" for place, count in counts.most_common()
     ]
