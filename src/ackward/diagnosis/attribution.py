@@ -13,6 +13,7 @@ from ackward.diagnosis import causes
 from ackward.diagnosis.claims import NO_ROW
 from ackward.diagnosis.exchanges import Exchanges, Timeline
 from ackward.diagnosis.holds import Waits
+from ackward.diagnosis.measures import Measures, measured
 from ackward.diagnosis.partition import Parts, settle
 from ackward.diagnosis.segmented import Ints
 from ackward.diagnosis.traffic import Traffic, each
@@ -45,21 +46,24 @@ class Attribution:
     traffic: Traffic
     exchanges: Exchanges
     parts: Parts
+    measures: Measures
 
     @classmethod
     def of(cls, traffic: Traffic) -> Self:
         """Attribute all traffic."""
 
-        def settled(first: int, beyond: int) -> tuple[Exchanges, Parts]:
+        def settled(first: int, beyond: int) -> tuple[Exchanges, Parts, Measures]:
             timeline = traffic.timeline(first, beyond)
-            return _kept(timeline), _compact(partition(timeline))
+            return _kept(timeline), _compact(partition(timeline)), measured(timeline, beyond - first)
 
         stretches = list(traffic.stretches())
-        found = each(settled, stretches)
+        exchanges, parts, measures = zip(*each(settled, stretches), strict=True)
+        flows_before = [first for first, _ in stretches]
         return cls(
             traffic,
-            _joined_exchanges([exchanges for exchanges, _ in found], [first for first, _ in stretches]),
-            _joined_parts(found, traffic.begins[[first for first, _ in stretches]]),
+            _joined_exchanges(exchanges, flows_before),
+            _joined_parts(parts, exchanges, traffic.begins[flows_before]),
+            Measures.joined(measures),
         )
 
     @cached_property
@@ -102,13 +106,12 @@ def _joined_exchanges(found: Sequence[Exchanges], flows_before: Sequence[int]) -
     return Exchanges(**columns)
 
 
-def _joined_parts(found: Sequence[tuple[Exchanges, Parts]], rows_before: Ints) -> Parts:
-    sizes = [len(parts.start) for _, parts in found]
+def _joined_parts(found: Sequence[Parts], exchanges: Sequence[Exchanges], rows_before: Ints) -> Parts:
+    sizes = [len(parts.start) for parts in found]
     columns = {
-        field.name: np.concatenate([getattr(parts, field.name) for _, parts in found])
-        for field in fields(Parts)
+        field.name: np.concatenate([getattr(parts, field.name) for parts in found]) for field in fields(Parts)
     }
-    exchanges_before = np.cumsum([0, *(exchanges.count for exchanges, _ in found)])[:-1]
+    exchanges_before = np.cumsum([0, *(some.count for some in exchanges)])[:-1]
     columns["exchange"] += np.repeat(exchanges_before, sizes)
     columns["evidence"] += np.where(columns["evidence"] == NO_ROW, 0, np.repeat(rows_before, sizes))
     return Parts(**columns)

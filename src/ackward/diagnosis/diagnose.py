@@ -105,14 +105,17 @@ def _summaries(seen: Attribution, fast: Mapping[int, Counted]) -> list[FlowSumma
     elapsed = table.sum(axis=1)
     worst = table.argmax(axis=1) if size else np.zeros(0, np.int64)
     order = np.argsort(-elapsed, kind="stable")
-    columns = (order, count[order], elapsed[order], worst[order])
+    measures = seen.measures
+    columns = (count, elapsed, worst, measures.retransmissions, measures.rtt, measures.ack_rtt)
     return [
         _summary(seen.traffic.flows[number], *row)
-        for number, *row in zip(*(column.tolist() for column in columns), strict=True)
+        for number, *row in zip(order.tolist(), *(column[order].tolist() for column in columns), strict=True)
     ]
 
 
-def _summary(flow: Flow, exchanges: int, elapsed: int, worst: int) -> FlowSummary:
+def _summary(
+    flow: Flow, exchanges: int, elapsed: int, worst: int, retransmissions: int, rtt: int, ack_rtt: int
+) -> FlowSummary:
     return FlowSummary(
         client=str(flow.client),
         server=str(flow.server),
@@ -124,5 +127,8 @@ def _summary(flow: Flow, exchanges: int, elapsed: int, worst: int) -> FlowSummar
         elapsed_ns=elapsed,
         bytes_to_server=flow.bytes_to_server,
         bytes_to_client=flow.bytes_to_client,
+        retransmissions=retransmissions,
+        rtt_ns=rtt if rtt >= 0 else None,
+        ack_rtt_ns=ack_rtt if ack_rtt >= 0 else None,
         worst_cause=CAUSES[worst] if exchanges else None,
     )

@@ -33,10 +33,10 @@ class Measures(Entries):
 def measured(timeline: Timeline, flows: int) -> Measures:
     """The measures of ``flows`` flows, numbered from 0, from their rows."""
     flow = timeline.segments["flow"]
-    again = np.bincount(flow[sent_again(timeline)], minlength=flows)
-    data, ack = acknowledged(timeline)
+    again = sent_again(timeline)
+    data, ack = acknowledged(timeline, again)
     return Measures(
-        again,
+        np.bincount(flow[again], minlength=flows),
         _handshakes(timeline, flows),
         _medians(flow[data].astype(np.int64), timeline.time[ack] - timeline.time[data], flows),
     )
@@ -72,10 +72,10 @@ def sent_again(timeline: Timeline) -> Bools:
     return again
 
 
-def acknowledged(timeline: Timeline) -> tuple[Ints, Ints]:
+def acknowledged(timeline: Timeline, again: Bools) -> tuple[Ints, Ints]:
     """Rows of data that left a watched end, and for each that of the ACK which first reached exactly its last byte.
 
-    Data that was sent again is left out: its ACK may be for either (Karn; RFC 6298 section 3).
+    Data that was sent ``again`` is left out: its ACK may be for either (Karn; RFC 6298 section 3).
     """
     segments = timeline.segments
     kind = segments["kind"]
@@ -89,7 +89,7 @@ def acknowledged(timeline: Timeline) -> tuple[Ints, Ints]:
     asks = data[rows]
     number = np.where(asks, timeline.end64[rows], timeline.ack64[rows])
     fresh = ~asks & (number > running_max(place, number, where=~asks, inclusive=False))
-    again = sent_again(timeline)[rows]
+    again = again[rows]
     # The sends and the first ACK of one number stand together, in the order in which they passed.
     chosen = np.flatnonzero(asks | fresh)
     chosen = chosen[np.lexsort((chosen, number[chosen], place[chosen]))]
