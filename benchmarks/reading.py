@@ -1,9 +1,10 @@
-"""How fast captures are read, and in how much memory: `read_captures` against tshark and tcptrace on the same files.
+"""How fast captures are explained, and in how much memory: `ackward analyze` against tshark and tcptrace.
 
 Each repetition runs all programs back to back in random order, each in a process of its own, so that ratios compare
 neighbours in time: median of the paired ratios, and the quartiles as their spread. Programs that would take minutes
 only get the short captures. What they do differs: tshark dissects everything, tcptrace keeps statistics of connections,
-`read_captures` gives a table of all segments; start-up counts for all.
+`read_captures` (the first part of `analyze`) gives a table of all segments, `analyze` a diagnosis; start-up counts for
+all.
 
     python benchmarks/reading.py [--pairs 5] [--large] [--huge GIGABYTES] [--json FILE]
 """
@@ -24,16 +25,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 READ = """
-import sys, time
-import ackward.capture.reading as reading
+import sys
+from ackward.capture.reading import read_captures
 from ackward.capture.sources import find
-begin = time.perf_counter()
-found = reading.read_captures(find(sys.argv[1:]))
-print(time.perf_counter() - begin, len(found.segments), len(found.flows))
+found = read_captures(find(sys.argv[1:]))
+print(len(found.segments), len(found.flows))
 """
+OURS = "ackward analyze"
 #: Name -> command line, and the longest capture it is given.
 PROGRAMS: dict[str, tuple[list[str], int]] = {
-    "ackward": ([sys.executable, "-c", READ], 10**9),
+    OURS: ([str(Path(sys.executable).with_name("ackward")), "analyze", "--json"], 10**9),
+    "read_captures": ([sys.executable, "-c", READ], 10**9),
     "tcptrace": (["tcptrace", "-n"], 10**7),
     "tshark -q -z conv,tcp": (["tshark", "-n", "-q", "-z", "conv,tcp", "-r"], 10**6),
     "tshark -T fields": (
@@ -46,27 +48,24 @@ PROGRAMS: dict[str, tuple[list[str], int]] = {
 
 @dataclass(frozen=True)
 class Run:
-    """One run: seconds of the whole process, its peak memory, and the seconds that it says the reading took itself."""
+    """One run: seconds of the whole process, and its peak memory."""
 
     seconds: float
     peak_mb: float
-    inside: float | None
 
 
 def run(argv: list[str]) -> Run:
     begin = time.perf_counter()
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
-        output = b""
-        while piece := process.stdout.read(1 << 20):
-            output = piece
+        while process.stdout.read(1 << 20):
+            pass
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.perf_counter() - begin
     if process.returncode:
         raise SystemExit(f"{argv[0]} failed with {process.returncode}")
-    inside = float(output.split()[0]) if argv[0] == sys.executable else None
-    return Run(seconds, usage.ru_maxrss / 1024, inside)
+    return Run(seconds, usage.ru_maxrss / 1024)
 
 
 def make(directory: Path, kind: str, packets: int) -> Path:
@@ -84,7 +83,7 @@ def compare(path: Path, packets: int, pairs: int) -> dict[str, list[Run]]:
     programs = [
         name
         for name, (argv, most) in PROGRAMS.items()
-        if packets <= most and (argv[0] == sys.executable or shutil.which(argv[0]))
+        if packets <= most and shutil.which(argv[0])
     ]
     runs: dict[str, list[Run]] = {name: [] for name in programs}
     for number in range(pairs):
@@ -97,20 +96,15 @@ def compare(path: Path, packets: int, pairs: int) -> dict[str, list[Run]]:
 
 def show(path: Path, packets: int, runs: dict[str, list[Run]]) -> None:
     print(f"\n{path.name}: {packets} packets, {path.stat().st_size / 1e6:.0f} MB")
-    print(f"  {'program':<24}{'packets/s':>14}{'peak MB':>10}   as fast as it (median, quartiles)")
+    print(f"  {'program':<24}{'packets/s':>14}{'peak MB':>10}   median of the pairs, quartiles")
     for name, measured in runs.items():
         rate = packets / statistics.median(one.seconds for one in measured)
         peak = max(one.peak_mb for one in measured)
         line = f"  {name:<24}{rate:>14,.0f}{peak:>10.0f}"
-        if name == "ackward":
-            inside = packets / statistics.median(one.inside for one in measured if one.inside)
-            line += f"   without start-up {inside:,.0f} packets/s"
-        else:
-            ratios = [
-                other.seconds / ours.seconds for other, ours in zip(measured, runs["ackward"], strict=True)
-            ]
+        if name != OURS:
+            ratios = [other.seconds / ours.seconds for other, ours in zip(measured, runs[OURS], strict=True)]
             low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
-            line += f"   ackward is {middle:.2f} times ({low:.2f}-{high:.2f})"
+            line += f"   ackward is {middle:.2f} times as fast ({low:.2f}-{high:.2f})"
         print(line, flush=True)
 
 
@@ -120,7 +114,7 @@ def huge(directory: Path, gigabytes: float) -> None:
     for share in (0.1, 0.3, 1.0):
         packets = int(gigabytes * share * 1e9 / 1047)
         path = make(directory, "bulk", packets)
-        one = run([*PROGRAMS["ackward"][0], str(path)])
+        one = run([*PROGRAMS[OURS][0], str(path)])
         print(
             f"        {path.stat().st_size / 1e9:>9.2f}{packets:>12,}{one.peak_mb:>10.0f}{one.peak_mb * 2**20 / packets:>18.0f}"
             f"{one.seconds:>10.1f}",

@@ -307,7 +307,7 @@ class TestFollower:
         program = (
             "import os, sys\nfrom pathlib import Path\n"
             "from ackward import remedies\nfrom ackward.kernel.namespaces import resolve\n"
-            "from ackward.model.plan import PortScope\nfrom ackward.remedies.receipts import Receipts\n"
+            "from ackward.model.scopes import PortScope\nfrom ackward.remedies.receipts import Receipts\n"
             "handle = os.open('/etc/hostname', os.O_RDONLY); os.set_inheritable(handle, True)\n"
             "quickack = remedies.load('quickack')\n"
             "plan = quickack.plan(resolve(sys.argv[1]), PortScope(port=7300))\n"

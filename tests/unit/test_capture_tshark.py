@@ -166,8 +166,9 @@ class Ours:
             for packet, kind in zip(self.packet, timeline.segments["kind"].tolist(), strict=True)
             if kind == Kind.SENT
         }
-        self.again = {self.packet[row] for row in sent_again(timeline).nonzero()[0]}
-        data, ack = acknowledged(timeline)
+        again = sent_again(timeline)
+        self.again = {self.packet[row] for row in again.nonzero()[0]}
+        data, ack = acknowledged(timeline, again)
         self.acks = {self.packet[late]: self.packet[early] for early, late in zip(data, ack, strict=True)}
         self.measures: Measures = measured(timeline, len(self.flows))
 

@@ -220,3 +220,9 @@ def test_a_late_writer_is_no_standoff():
     report = report_of(standoffs(hold_until_ack=False))
     assert report.findings == []
     assert spent(report)["client"] == pytest.approx(8 * 40, abs=10)
+
+
+def test_a_client_that_connects_and_waits_is_seen_from_the_server_too():
+    """The ACK that confirms the SYN-ACK tells the server's end when the client could have asked."""
+    report = report_of([*handshake(20, at="server"), q(500, 0, 100), a(500.01, 0, 100, 100), q(500.2, 100, 0, 100)])
+    assert spent(report)["client"] == pytest.approx(480, abs=1)

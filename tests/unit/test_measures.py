@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests import captures
 from tests.unit.dialogue import CLIENT, MSS, SERVER, a, handshake, q, rows_of
 
+import ackward
 from ackward.diagnosis.exchanges import cut
 from ackward.diagnosis.flows import Flows
 from ackward.diagnosis.measures import measured
 from ackward.diagnosis.wire import WireFlow, WireFlows, view
 from ackward.model.report import FlowSummary
 from ackward.report.flow_table import table_of
+from ackward.report.tables import tables
 
 MS = 1_000_000
 
@@ -99,3 +102,19 @@ def test_the_flow_table_leaves_empty_what_nobody_knows():
     assert columns["Handshake"].sort == [20 * MS, -1]
     assert columns["Sent again"].sort == [3, 0]
     assert "ACK after" not in {column.label for column in table_of(flows[1:]).columns}
+
+
+def test_reports_and_tables_tell_them():
+    path = captures.DIRECTORY.parent / "corpus" / "tail-loss.client.pcap"
+    seen = ackward.analyze([path])
+    flows = tables(seen).flows.collect()
+    assert flows["retransmissions"].to_list() == [0, 1, 0, 1, 0, 1]
+    by_client = {flow.client.rpartition(":")[2]: flow for flow in seen.report.flows}
+    for port, again, rtt, ack_rtt in flows.select(
+        "client_port", "retransmissions", "rtt_ns", "ack_rtt_ns"
+    ).rows():
+        flow = by_client[str(port)]
+        assert (flow.retransmissions, flow.rtt_ns, flow.ack_rtt_ns) == (again, rtt, ack_rtt)
+        assert 40 * MS < rtt < 42 * MS
+    middle = of([q(1, 0, 100)])
+    assert middle == ([0], [-1 / MS], [-1 / MS])

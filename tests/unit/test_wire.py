@@ -16,6 +16,7 @@ from ackward.diagnosis.diagnose import diagnose, explain
 from ackward.diagnosis.flows import join
 from ackward.diagnosis.traffic import Traffic
 from ackward.diagnosis.wire import WireFlow, WireFlows, view
+from ackward.loop.analyzing import analyze
 from ackward.model.causes import Cause, End, Grade
 from ackward.model.report import Capture
 from ackward.model.segments import WIRE_FIELDS, WIRE_SEGMENT, Flag, Kind, Passage
@@ -146,3 +147,9 @@ def test_the_sum_of_the_pseudo_header_alone_is_no_checksum(ip, tmp_path):
     path = tmp_path / "syns.pcap"
     path.write_bytes(packets.pcap(frames, link=101))
     assert read_captures(find([path])).segments["passage"].tolist() == [Passage.UNSUMMED, 0]
+
+
+def test_estimated_times_do_not_turn_the_order_of_a_segment_and_its_ack():
+    """Between the hosts, and so near them that a segment seems to leave 1 us before the ACK that let it go."""
+    [finding] = analyze([recordings.DIRECTORY.parent / "captures" / "between.pcap"]).report.findings
+    assert (finding.cause, finding.exchanges) == (Cause.STANDOFF, 5)

@@ -166,7 +166,10 @@ class Waits:
         timeline, holds = self.timeline, self.holds
         segments = timeline.segments
         rows = np.flatnonzero(
-            (segments["kind"] == Kind.SENT) & segments["has_state"] & (timeline.exchange >= 0)
+            (segments["kind"] == Kind.SENT)
+            & segments["has_state"]
+            & (segments["bytes"] > 0)  # a pure ACK before the restart carries the old window
+            & (timeline.exchange >= 0)
         )
         largest, first = np.zeros((2, timeline.count), np.int64), np.zeros((2, timeline.count), np.int64)
         place = segments["vantage"][rows], timeline.exchange[rows]

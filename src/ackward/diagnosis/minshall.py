@@ -8,12 +8,18 @@ from __future__ import annotations
 import numpy as np
 
 from ackward.diagnosis.exchanges import Timeline
+from ackward.diagnosis.flows import SEEN_FROM
 from ackward.diagnosis.segmented import Bools, running_max
 
 
 def sent_unacknowledged(timeline: Timeline, small: Bools, acks: Bools) -> Bools:
     """Rows of ``small`` that left while an earlier one of the same exchange was unacknowledged by ``acks``."""
     row = np.flatnonzero((small | acks) & (timeline.exchange >= 0))
+    # Between the hosts the times are estimates, and by them a segment may be earlier than the ACK that released it.
+    between = timeline.flows.seen_from == SEEN_FROM.index("between")
+    if between.any():
+        passed = np.where(between[timeline.segments["flow"][row]], timeline.segments["packet"][row], 0)
+        row = row[np.lexsort((row, passed, timeline.exchange[row]))]
     # Exchanges follow each other in the order of their rows.
     group, mine = timeline.exchange[row], small[row]
     before = running_max(group, timeline.end64[row], where=mine, inclusive=False)

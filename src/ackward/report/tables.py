@@ -89,6 +89,9 @@ FLOWS: Columns = {
     "min_rtt_ns": pl.Int64,
     "bytes_to_server": pl.Int64,
     "bytes_to_client": pl.Int64,
+    "retransmissions": pl.Int64,
+    "rtt_ns": pl.Int64,
+    "ack_rtt_ns": pl.Int64,
     "exchanges": pl.Int64,
     "elapsed_ns": pl.Int64,
     "counted_exchanges": pl.Int64,
@@ -220,10 +223,21 @@ def _flows(seen: Attribution) -> pl.DataFrame:
     elapsed = np.zeros(size, np.int64)
     np.add.at(elapsed, seen.exchanges.flow_of, seen.exchanges.elapsed)
     rows = [
-        (number, *_who(flow), int(exchanges[number]), int(elapsed[number]), _counted(flow))
-        for number, flow in enumerate(seen.traffic.flows)
+        (number, *_who(flow), *measures, own, spent, _counted(flow))
+        for number, (flow, measures, own, spent) in enumerate(
+            zip(seen.traffic.flows, _measures(seen), exchanges.tolist(), elapsed.tolist(), strict=True)
+        )
     ]
     return pl.DataFrame(rows, schema=FLOWS, orient="row")
+
+
+def _measures(seen: Attribution) -> Iterator[tuple[int, int | None, int | None]]:
+    found = seen.measures
+    for again, *times in zip(
+        *(column.tolist() for column in (found.retransmissions, found.rtt, found.ack_rtt)), strict=True
+    ):
+        rtt, ack_rtt = (time if time >= 0 else None for time in times)
+        yield again, rtt, ack_rtt
 
 
 def _who(flow: Flow) -> tuple[object, ...]:

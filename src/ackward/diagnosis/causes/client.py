@@ -9,10 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from ackward.diagnosis.claims import Claims
+from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.holds import Waits
 from ackward.diagnosis.pauses import program_pauses
+from ackward.diagnosis.segmented import NEVER, Bools
 from ackward.model.causes import Cause
-from ackward.model.segments import Kind, Vantage
+from ackward.model.segments import Flag, Kind, Vantage
 
 
 def claims(waits: Waits) -> list[Claims]:
@@ -23,7 +25,8 @@ def claims(waits: Waits) -> list[Claims]:
     arrived = here & (segments["kind"] == Kind.RECEIVED) & timeline.fresh
     row = np.flatnonzero(arrived)
     row = row[~timeline.has_client[exchange[row]]]
-    before = timeline.previous(arrived | (here & (segments["kind"] == Kind.ESTABLISHED)))[row]
+    opened = here & ((segments["kind"] == Kind.ESTABLISHED) | _confirmed(timeline))
+    before = timeline.previous(arrived | opened)[row]
     row, before = row[before >= 0], before[before >= 0]
     # A full segment may have been stopped by a window; one that was not full was all there was.
     full = segments["bytes"][before] // np.maximum(segments["segments"][before], 1) >= np.maximum(
@@ -33,3 +36,14 @@ def claims(waits: Waits) -> list[Claims]:
     row, before = row[paused], before[paused]
     felt = Claims.of(Cause.CLIENT, exchange[row], time[before], time[row], observed=False, evidence=row)
     return [program_pauses(waits, Vantage.CLIENT, Cause.CLIENT), felt]
+
+
+def _confirmed(timeline: Timeline) -> Bools:
+    """The first ACK of a flow at the server after its SYN-ACK: what ESTABLISHED is where the kernel was not asked."""
+    segments = timeline.segments
+    flags = segments["tcp_flags"]
+    sent = timeline.at(Vantage.SERVER) & (segments["kind"] == Kind.SENT) & (flags & Flag.SYN > 0)
+    first = (segments["kind"] == Kind.RECEIVED) & (segments["bytes"] == 0) & (flags & Flag.SYN == 0)
+    first &= (timeline.acked(Vantage.SERVER) == NEVER) & (timeline.ack64 > NEVER)
+    found: Bools = first & (timeline.previous(sent) >= 0)
+    return found
