@@ -9,7 +9,7 @@ import numpy as np
 
 from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.flows import SEEN_FROM
-from ackward.diagnosis.segmented import Bools, running_max
+from ackward.diagnosis.segmented import Bools, in_order, running_max
 
 
 def sent_unacknowledged(timeline: Timeline, small: Bools, acks: Bools) -> Bools:
@@ -19,7 +19,7 @@ def sent_unacknowledged(timeline: Timeline, small: Bools, acks: Bools) -> Bools:
     between = timeline.flows.seen_from == SEEN_FROM.index("between")
     if between.any():
         passed = np.where(between[timeline.segments["flow"][row]], timeline.segments["packet"][row], 0)
-        row = row[np.lexsort((row, passed, timeline.exchange[row]))]
+        row = row[np.argsort(in_order(timeline.exchange[row], passed), kind="stable")]
     # Exchanges follow each other in the order of their rows.
     group, mine = timeline.exchange[row], small[row]
     before = running_max(group, timeline.end64[row], where=mine, inclusive=False)

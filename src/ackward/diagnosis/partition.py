@@ -90,9 +90,8 @@ def settle(timeline: Timeline, claims: Sequence[Claims]) -> Parts:
     point_exchange = np.concatenate((whole, whole, exchange, exchange))
     point_time = np.concatenate((timeline.start, timeline.end, start, end))
     key = in_order(point_exchange, point_time)
-    order = np.argsort(
-        key, kind="stable"
-    )  # a merge sort: the points come in a few runs that are in order already
+    # A merge sort is fastest here: the points come in a few runs that are in order already.
+    order = np.argsort(key, kind="stable")
     fresh = starts(key[order])
     place = np.empty(len(order), np.int64)
     place[order] = np.cumsum(fresh) - 1
