@@ -92,9 +92,9 @@ def _kept(timeline: Timeline) -> Exchanges:
 
 
 def _compact(parts: Parts) -> Parts:
-    """The same in a third of the memory: there may be as many parts as segments."""
+    """The same in half the memory: there may be as many parts as segments."""
     small = {name: getattr(parts, name).astype(np.int8) for name in ("cause", "holding", "delaying")}
-    return replace(parts, **small)
+    return replace(parts, exchange=parts.exchange.astype(np.int32), **small)
 
 
 def _joined_exchanges(found: Sequence[Exchanges], flows_before: Sequence[int]) -> Exchanges:
@@ -107,11 +107,13 @@ def _joined_exchanges(found: Sequence[Exchanges], flows_before: Sequence[int]) -
 
 
 def _joined_parts(found: Sequence[Parts], exchanges: Sequence[Exchanges], rows_before: Ints) -> Parts:
-    sizes = [len(parts.start) for parts in found]
-    columns = {
-        field.name: np.concatenate([getattr(parts, field.name) for parts in found]) for field in fields(Parts)
-    }
-    exchanges_before = np.cumsum([0, *(some.count for some in exchanges)])[:-1]
-    columns["exchange"] += np.repeat(exchanges_before, sizes)
-    columns["evidence"] += np.where(columns["evidence"] == NO_ROW, 0, np.repeat(rows_before, sizes))
-    return Parts(**columns)
+    before = np.cumsum([0, *(some.count for some in exchanges)], dtype=np.int32)
+    numbered = [
+        replace(
+            parts,
+            exchange=parts.exchange + number,
+            evidence=np.where(parts.evidence == NO_ROW, NO_ROW, parts.evidence + row),
+        )
+        for parts, number, row in zip(found, before[:-1], rows_before, strict=True)
+    ]
+    return Parts.joined(numbered)

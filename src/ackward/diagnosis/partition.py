@@ -12,14 +12,15 @@ highest layer last.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ackward.diagnosis.claims import NO_END, NO_ROW, Claims, gather
+from ackward.diagnosis.columns import Entries
 from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.segmented import Bools, Ints, in_order, running_max, starts
-from ackward.model.causes import Cause
+from ackward.model.causes import STALLS, Cause
 
 #: Highest first. A full accept queue looks like loss and is none; loss comes next, because whatever else waits
 #: meanwhile waits for it. Then waits on TCP's
@@ -49,7 +50,7 @@ _RANK = {cause: len(PRIORITY) - place for place, cause in enumerate(PRIORITY)}
 
 
 @dataclass(frozen=True)
-class Parts:
+class Parts(Entries):
     """The partition, in order of exchange and time. ``cause`` indexes :data:`CAUSES`; the rest is as in Claims."""
 
     exchange: Ints
@@ -69,6 +70,7 @@ class Parts:
 
 CAUSES: tuple[Cause, ...] = tuple(Cause)
 _UNKNOWN = CAUSES.index(Cause.UNKNOWN)
+_STALLS = [CAUSES.index(cause) for cause in STALLS]
 
 
 def settle(timeline: Timeline, claims: Sequence[Claims]) -> Parts:
@@ -144,20 +146,14 @@ def _paint(winner: Ints, chosen: Ints, first: Ints, last: Ints) -> None:
 
 
 def _merged(parts: Parts, won: Ints) -> Parts:
-    """Neighbouring pieces of one claim become one part again."""
+    """Neighbouring pieces of one claim become one part again; where nothing stalled, those of one cause do."""
     if not len(won):
         return parts
+    alike = ((parts.cause * 2 + parts.observed) * 3 + parts.holding + 1) * 3 + parts.delaying + 1
+    kept_apart = np.isin(parts.cause, _STALLS)
+    key = np.where(kept_apart, won, -1 - alike)  # claims count from 0
     begins = np.ones(len(won), bool)
-    begins[1:] = (np.diff(parts.exchange) != 0) | (np.diff(won) != 0)
+    begins[1:] = (np.diff(parts.exchange) != 0) | (np.diff(key) != 0)
     ends = np.ones(len(won), bool)
     ends[:-1] = begins[1:]
-    return Parts(
-        parts.exchange[begins],
-        parts.start[begins],
-        parts.end[ends],
-        parts.cause[begins],
-        parts.observed[begins],
-        parts.evidence[begins],
-        parts.holding[begins],
-        parts.delaying[begins],
-    )
+    return replace(parts.chosen(begins), end=parts.end[ends])
