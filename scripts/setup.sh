@@ -5,7 +5,7 @@ set -euo pipefail
 case "${1:-}" in
 build) need="clang llvm libbpf-dev libbpf1 python3-venv" ;;
 lab) need="iproute2 util-linux" ;;
-tests) need="bpftool chromium ethtool haproxy iptables tcpdump tshark" ;;
+tests) need="bpftool chromium ethtool haproxy iptables systemd tcpdump tshark" ;;
 bench) need="qperf iperf3 bpftool tshark" ;;
 *) echo "usage: $0 build|lab|tests|bench" >&2; exit 2 ;;
 esac

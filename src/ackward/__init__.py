@@ -25,7 +25,17 @@ if TYPE_CHECKING:
     from ackward.loop.analyzing import analyze
     from ackward.loop.comparing import compare
     from ackward.loop.doctor import examine
-    from ackward.loop.fixing import apply, plan_quickack, prove, status, undo, undo_everything
+    from ackward.loop.fixing import (
+        apply,
+        plan_initcwnd,
+        plan_nodelay,
+        plan_quickack,
+        status,
+        undo,
+        undo_everything,
+    )
+    from ackward.loop.pinning import pin_quickack
+    from ackward.loop.proving import prove
     from ackward.loop.reading import read
     from ackward.loop.sockets import sockets
     from ackward.loop.tracing import trace
@@ -36,6 +46,9 @@ __all__ = [
     "apply",
     "compare",
     "examine",
+    "pin_quickack",
+    "plan_initcwnd",
+    "plan_nodelay",
     "plan_quickack",
     "prove",
     "read",
@@ -50,13 +63,16 @@ __all__ = [
 _PLACES = {
     "analyze": "ackward.loop.analyzing",
     "compare": "ackward.loop.comparing",
+    "pin_quickack": "ackward.loop.pinning",
+    "prove": "ackward.loop.proving",
     "read": "ackward.loop.reading",
     "sockets": "ackward.loop.sockets",
     "trace": "ackward.loop.tracing",
     "watch": "ackward.loop.watching",
     "examine": "ackward.loop.doctor",
     **dict.fromkeys(
-        ("apply", "plan_quickack", "prove", "status", "undo", "undo_everything"), "ackward.loop.fixing"
+        ("apply", "plan_initcwnd", "plan_nodelay", "plan_quickack", "status", "undo", "undo_everything"),
+        "ackward.loop.fixing",
     ),
 }
 

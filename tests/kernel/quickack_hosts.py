@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
+from ackward.kernel import sysctl
 from ackward.kernel.namespaces import Namespace, call_inside, temporary
 
 #: Between the 40 ms of a delayed ACK (TCP_DELACK_MIN) and any round without one.
@@ -27,13 +28,14 @@ def ip(host: Namespace, *arguments: str) -> str:
 
 
 def routing(host: Namespace) -> dict[str, list[str]]:
-    """All routes and rules of a host in words, without the seconds that expiring routes have left."""
+    """All routes and rules of a host in words, and a setting of its TCP, without the seconds that expiring routes have left."""
     found = {}
     for family in ("-4", "-6"):
         routes = ip(host, "-d", family, "route", "show", "table", "all")
         routes = re.sub(r"expires \d+sec", "expires", routes).replace("\n\t", " | ")
         found[f"routes{family}"] = sorted(re.sub(r" +", " ", line).strip() for line in routes.splitlines())
         found[f"rules{family}"] = ip(host, family, "rule", "show").splitlines()
+    found["after idle"] = [str(sysctl.read(host, "net.ipv4.tcp_slow_start_after_idle"))]
     return found
 
 

@@ -14,14 +14,14 @@ from tests.kernel.quickack_hosts import SLOW_MS, Conversation, eventually, ip, r
 
 from ackward import remedies
 from ackward.errors import Refused, Unavailable
-from ackward.kernel import routes
+from ackward.kernel import background, routes
+from ackward.kernel.background import Process
 from ackward.kernel.namespaces import Namespace, command_inside, resolve, temporary
 from ackward.kernel.netlink import Netlink
 from ackward.model.changes import FollowerStarted
 from ackward.model.plan import Plan, Receipt, Refusal, State
 from ackward.model.scopes import PortScope
 from ackward.remedies.quickack import follower, mirror
-from ackward.remedies.quickack.follower import Follower
 from ackward.remedies.receipts import Receipts
 
 QUICKACK = remedies.load("quickack")
@@ -39,7 +39,7 @@ def store(tmp_path: Path) -> Iterator[Receipts]:
     made = Receipts(tmp_path / "ackward")
     yield made
     for lost in follower.running(made.directory):
-        follower.stop(lost)
+        background.stop(lost)
 
 
 def planned(host: Namespace, port: int = PORT) -> Plan:
@@ -58,11 +58,11 @@ def table_of(receipt: Receipt) -> int:
     return next(change.table for change in receipt.changes if isinstance(change, FollowerStarted))
 
 
-def follower_of(receipt: Receipt) -> Follower:
+def follower_of(receipt: Receipt) -> Process:
     change = next(change for change in receipt.changes if isinstance(change, FollowerStarted))
     assert change.pid is not None
     assert change.start_time is not None
-    return Follower(change.pid, change.start_time)
+    return Process(change.pid, change.start_time)
 
 
 def in_force(receipt: Receipt, store: Receipts) -> bool:
@@ -358,15 +358,15 @@ class TestFollower:
     def test_it_ends_when_its_receipt_is_gone(self, host: Namespace, store: Receipts) -> None:
         receipt = applied(host, store)
         store.path(receipt.id).unlink()
-        assert eventually(lambda: not follower.lives(follower_of(receipt)))
+        assert eventually(lambda: not background.lives(follower_of(receipt)))
 
     def test_it_ends_when_its_rules_are_gone(self, host: Namespace, store: Receipts) -> None:
         receipt = applied(host, store)
         for family in ("-4", "-6"):
             for side in ("sport", "dport"):
-                assert follower.lives(follower_of(receipt))
+                assert background.lives(follower_of(receipt))
                 ip(host, family, "rule", "del", "ipproto", "tcp", side, str(PORT))
-        assert eventually(lambda: not follower.lives(follower_of(receipt)))
+        assert eventually(lambda: not background.lives(follower_of(receipt)))
         status = QUICKACK.status(receipt, store)
         assert status.state is State.PARTLY
         assert any("does not follow main" in look.words for look in status.details)
@@ -375,8 +375,8 @@ class TestFollower:
     def test_it_does_not_keep_a_namespace_alive_whose_name_was_deleted(self, store: Receipts) -> None:
         with router() as host:
             receipt = applied(host, store)
-            assert follower.lives(follower_of(receipt))
-        assert eventually(lambda: not follower.lives(follower_of(receipt)))
+            assert background.lives(follower_of(receipt))
+        assert eventually(lambda: not background.lives(follower_of(receipt)))
         assert QUICKACK.status(receipt, store).state is State.GONE
         outcome = QUICKACK.undo(receipt, store)
         assert outcome.complete
@@ -398,14 +398,14 @@ class TestFollower:
                 first.wait()
                 assert all(in_force(receipt, store) for receipt in receipts)
                 second.kill()
-        assert eventually(lambda: not any(follower.lives(follower_of(receipt)) for receipt in receipts))
+        assert eventually(lambda: not any(background.lives(follower_of(receipt)) for receipt in receipts))
         assert all(QUICKACK.status(receipt, store).state is State.GONE for receipt in receipts)
 
     def test_killed_it_is_missed_and_undo_is_complete(self, host: Namespace, store: Receipts) -> None:
         before = routing(host)
         receipt = applied(host, store)
         os.kill(follower_of(receipt).pid, signal.SIGKILL)
-        assert eventually(lambda: not follower.lives(follower_of(receipt)))
+        assert eventually(lambda: not background.lives(follower_of(receipt)))
         status = QUICKACK.status(receipt, store)
         assert status.state is State.PARTLY
         assert status.details[-1].words.endswith("is not running: the table does not follow main")
@@ -414,7 +414,7 @@ class TestFollower:
 
     def test_a_pid_given_to_another_process_is_not_killed(self) -> None:
         with subprocess.Popen(["sleep", "600"]) as innocent:
-            assert not follower.stop(Follower(innocent.pid, 1))
+            assert not background.stop(Process(innocent.pid, 1))
             assert innocent.poll() is None
             innocent.kill()
 

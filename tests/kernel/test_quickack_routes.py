@@ -201,7 +201,7 @@ def test_what_the_kernel_does_beyond_the_request_is_seen_and_put_back(host: Name
             route for route in found if route.next_hops and route.next_hops[0].gateway == "198.19.1.2"
         )
         with pytest.raises(Unavailable, match="put back"):
-            routes.replace_verified(netlink, second, found, 1, doing="to test")
+            routes.replace_verified(netlink, second, found, {"quickack": 1}, doing="to test")
     assert ip(host, "route", "show", "default") == before
 
 
@@ -231,7 +231,7 @@ class TestChangedSince:
         receipt = applied(host, store)
         with Netlink(host) as netlink:
             key = next(route.key for route in routes.dump(netlink, 4) if route.quickack)
-            routes.set_quickack(netlink, key, 2, doing="to test")
+            routes.set_metrics(netlink, key, {"quickack": 2}, doing="to test")
         status = QUICKACK.status(receipt, store)
         assert status.state is State.CHANGED
         assert "quickack 2, which we did not set" in status.details[0].words
@@ -372,7 +372,7 @@ class TestLearned:
         with Netlink(here) as netlink:
             found = routes.dump(netlink, 6)
             learned = next(route for route in found if route.learned)
-            routes.replace_verified(netlink, learned, found, 1, doing="to test")
+            routes.replace_verified(netlink, learned, found, {"quickack": 1}, doing="to test")
         advertise(there, "w0", 900)
         assert eventually(lambda: "expires 89" in ip(here, "-6", "route", "show", "default"))
         advertise(there, "w0", 0)

@@ -19,14 +19,15 @@ from ackward.model.changes import (
     OUR_PROTOCOL,
     FollowerStarted,
     RouteAdded,
-    RouteQuickack,
+    RouteMetric,
     RuleAdded,
     TableMirrored,
 )
 from ackward.model.plan import NamespaceIdentity, Plan, Refusal
 from ackward.model.scopes import PortScope, RouteScope, Scope
 from ackward.remedies.quickack import mirror
-from ackward.remedies.quickack.plan import TABLES, Facts, network, plan
+from ackward.remedies.quickack.plan import TABLES, Facts, plan
+from ackward.remedies.route_metrics.plan import network
 
 MAIN, LOCAL = 254, 255
 # include/uapi/linux/rtnetlink.h
@@ -96,11 +97,11 @@ def refused(found: Facts, scope: Scope) -> Refusal:
 
 
 def quickened(made: Plan) -> list[tuple[str, int, int]]:
-    assert all(isinstance(change, RouteQuickack) for change in made.changes)
+    assert all(isinstance(change, RouteMetric) for change in made.changes)
     return [
         (change.route.destination, change.route.table, change.route.metric)
         for change in made.changes
-        if isinstance(change, RouteQuickack)
+        if isinstance(change, RouteMetric)
     ]
 
 
@@ -325,11 +326,11 @@ class TestMessages:
     @given(bodies())
     def test_setting_and_clearing_quickack_changes_nothing_else(self, raw: bytes) -> None:
         found = parse(raw)
-        fast = parse(rebuilt(found, quickack=1))
+        fast = parse(rebuilt(found, metrics={"quickack": 1}))
         assert fast.quickack == 1
-        assert fast.essence == found.essence
+        assert fast.essence("quickack") == found.essence("quickack")
         assert fast.key == found.key
-        back = rebuilt(fast, quickack=found.quickack)
+        back = rebuilt(fast, metrics={"quickack": found.quickack})
         assert route_message.canonical(back) == route_message.canonical(raw)
 
     @given(bodies(), st.integers(0, 200))
@@ -344,7 +345,7 @@ class TestMessages:
         info = struct.pack("=IIi5I", 0, 0, ticks, 0, 0, 0, 0, 0)
         found = route("fd01::/64", extra=attribute(CACHEINFO, info))
         assert found.expires
-        assert attribute(EXPIRES, u32(seconds)) in rebuilt(found, quickack=1)
+        assert attribute(EXPIRES, u32(seconds)) in rebuilt(found, metrics={"quickack": 1})
 
     def test_a_route_for_ever_gets_no_expiry(self) -> None:
         found = route("fd01::/64", extra=attribute(CACHEINFO, bytes(32)))

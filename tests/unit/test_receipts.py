@@ -18,8 +18,8 @@ from ackward.kernel.namespaces import Namespace
 from ackward.model.changes import (
     FollowerStarted,
     RouteAdded,
+    RouteMetric,
     RouteName,
-    RouteQuickack,
     RuleAdded,
     TableMirrored,
 )
@@ -35,8 +35,10 @@ PLAN = Plan(
     namespace=NAMESPACE,
     scope=PortScope(port=7000),
     changes=(
-        RouteQuickack(route=ROUTE),
-        RouteAdded(route=ROUTE, copy_of="::/0", message="00ff"),
+        RouteMetric(route=ROUTE, metric="initcwnd", before=10, after=30),
+        RouteAdded(
+            route=ROUTE, copy_of="::/0", metrics={"quickack": 1}, before={"quickack": 0}, message="00ff"
+        ),
         TableMirrored(family=4, table=44032),
         RuleAdded(family=4, preference=32765, selector="sport", port=7000, table=44032),
         FollowerStarted(table=44032, pid=7, start_time=9),

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
-from ackward.cli.output import data, print_json, talk
-from ackward.model.plan import Plan, Receipt
-from ackward.model.proof import Proof
-from ackward.model.verdict import Result
+from ackward.cli.fix_options import AsJson, DryRun, Lease, Manner, Netns, Page, Persist, Prove
+
+To = Annotated[str | None, typer.Option(help="routes to this CIDR instead of default routes")]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 EPILOG = """Examples:\n\n
 ackward fix quickack --port 7000 --dry-run     show what would change\n\n
 ackward fix quickack --port 7000 --prove 30s   keep it only if it helps\n\n
+ackward fix quickack --port 7000 --lease 1h    take it back in an hour, whatever happens\n\n
 ackward fix quickack --netns web               all default routes there"""
+
+NODELAY_EPILOG = """Examples:\n\n
+ackward fix nodelay --port 7000 --dry-run    show what would change\n\n
+ackward fix nodelay --port 7000-7010 --to 10.0.0.0/8   ports and a destination\n\n
+ackward fix nodelay --pid 4711               one process, its open connections at once\n\n
+ackward fix nodelay --cgroup system.slice/shop.service   a service and all it starts"""
+
+WINDOW_EPILOG = """Examples:\n\n
+ackward fix initcwnd --to 203.0.113.0/24 --segments 30 --dry-run   show what would change\n\n
+ackward fix initcwnd --to 203.0.113.0/24 --segments 30 --prove 30s   keep it only if it helps\n\n
+ackward fix initcwnd --segments 30 --after-idle   all default routes; no slow start after a rest either"""
 
 
 @app.callback()
@@ -27,91 +37,79 @@ def fix() -> None:
 
 @app.command(epilog=EPILOG)
 def quickack(
-    netns: Annotated[str, typer.Option(help="namespace: a name, a PID, a path, or self")] = "self",
-    to: Annotated[str | None, typer.Option(help="routes to this CIDR instead of default routes")] = None,
+    netns: Netns = "self",
+    to: To = None,
     port: Annotated[int | None, typer.Option(help="TCP port, local or remote, instead of routes")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="show the plan, change nothing")] = False,
-    prove: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="measure that long before and after; undo unless it improved"),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    dry_run: DryRun = False,
+    prove: Prove = None,
+    lease: Lease = None,
+    persist: Persist = False,
+    page: Page = None,
+    as_json: AsJson = False,
 ) -> int:
     """Acknowledge at once, so that no peer's Nagle waits for an ACK. Open connections profit too."""
+    from ackward.cli import fix_run
     from ackward.loop import fixing
-    from ackward.remedies.receipts import Receipts
 
-    plan = fixing.plan_quickack(netns=netns, to=to, port=port)
-    if dry_run:
-        _show_plan(plan, as_json=as_json)
-        return 0
-    if prove:
-        return _prove(plan, prove, as_json=as_json)
-    earlier = Receipts().find(plan.remedy, plan.namespace, plan.scope)
-    receipt = fixing.apply(plan)
-    _show_receipt(plan, receipt, is_new=receipt is not None and receipt != earlier, as_json=as_json)
-    return 0
+    manner = Manner.asked(
+        dry_run=dry_run, prove=prove, lease=lease, persist=persist, page=page, as_json=as_json
+    )
+    return fix_run.run(fixing.plan_quickack(netns=netns, to=to, port=port), manner)
 
 
-def _prove(plan: Plan, time: str, *, as_json: bool) -> int:
-    from ackward.cli.arguments import duration_ns
-    from ackward.errors import VerificationFailed
+@app.command(epilog=NODELAY_EPILOG)
+def nodelay(
+    netns: Annotated[
+        str | None,
+        typer.Option(help="namespace: a name, a PID, a path, or self; default: that of the process or cgroup"),
+    ] = None,
+    port: Annotated[str | None, typer.Option(help="TCP port, local or remote, or a range A-B")] = None,
+    to: Annotated[str | None, typer.Option(help="connections to addresses in this CIDR")] = None,
+    cgroup: Annotated[str | None, typer.Option(help="sockets of this cgroup (v2) and below")] = None,
+    pid: Annotated[int | None, typer.Option(help="sockets of this process")] = None,
+    dry_run: DryRun = False,
+    prove: Prove = None,
+    lease: Lease = None,
+    persist: Persist = False,
+    page: Page = None,
+    as_json: AsJson = False,
+) -> int:
+    """Turn Nagle's algorithm off for a program that cannot be changed, on open connections too. For the end that holds.
+
+    At least one of --port, --to, --cgroup and --pid; a connection must match all that are given.
+    """
+    from ackward.cli import fix_run
     from ackward.loop import fixing
-    from ackward.report.terminal import verdict_view
 
-    seconds = duration_ns(time, "--prove") / 1e9
-    with talk.status("proving") as spinner:
-
-        def say(what: str) -> None:
-            talk.print(f"  {what}", markup=False)
-            spinner.update(what)
-
-        proof: Proof = fixing.prove(plan, seconds, say=say)
-    if as_json:
-        print_json(proof.model_dump_json(by_alias=True, indent=2))
-    else:
-        data.print(verdict_view(proof.verdict, proof.phases))
-        if proof.receipt:
-            data.print(
-                f"Kept: receipt {proof.receipt.id}. Take it back with `ackward undo {proof.receipt.id}`.",
-                markup=False,
-            )
-        else:
-            data.print("Undone: nothing is left changed.")
-    return 0 if proof.verdict.result is Result.IMPROVED else VerificationFailed.exit_code
+    manner = Manner.asked(
+        dry_run=dry_run, prove=prove, lease=lease, persist=persist, page=page, as_json=as_json
+    )
+    plan = fixing.plan_nodelay(netns=netns, port=port, to=to, cgroup=cgroup, pid=pid)
+    return fix_run.run(plan, manner)
 
 
-def _show_plan(plan: Plan, *, as_json: bool) -> None:
-    if as_json:
-        print_json(json.dumps({"plan": plan.model_dump(mode="json"), "receipt": None}, indent=2))
-        return
-    if plan.changes:
-        data.print(f"quickack for {plan.scope.words} in namespace {plan.namespace.name} would", markup=False)
-        for change in plan.changes:
-            data.print(f"  {change.words}", markup=False, soft_wrap=True)
-    else:
-        data.print("Nothing to do.")
-    _show_notes(plan)
+@app.command(epilog=WINDOW_EPILOG)
+def initcwnd(
+    segments: Annotated[int, typer.Option(help="how many may leave before the first ACK, for example 30")],
+    netns: Netns = "self",
+    to: To = None,
+    after_idle: Annotated[
+        bool,
+        typer.Option("--after-idle", help="connections of the whole namespace keep their window over a rest"),
+    ] = False,
+    dry_run: DryRun = False,
+    prove: Prove = None,
+    lease: Lease = None,
+    persist: Persist = False,
+    page: Page = None,
+    as_json: AsJson = False,
+) -> int:
+    """Begin with a larger window, so that large answers take fewer round trips. For the end that sends them."""
+    from ackward.cli import fix_run
+    from ackward.loop import fixing
 
-
-def _show_receipt(plan: Plan, receipt: Receipt | None, *, is_new: bool, as_json: bool) -> None:
-    if as_json:
-        receipt_json = receipt.model_dump(mode="json", by_alias=True) if receipt else None
-        print_json(json.dumps({"plan": plan.model_dump(mode="json"), "receipt": receipt_json}, indent=2))
-        return
-    if receipt is None:
-        data.print("Nothing to do.")
-    elif not is_new:
-        data.print(f"In force already: receipt {receipt.id}. Nothing was changed.", markup=False)
-        return
-    else:
-        data.print(f"Applied: receipt {receipt.id}.", markup=False)
-        for change in receipt.changes:
-            data.print(f"  {change.words}", markup=False, soft_wrap=True)
-        talk.print(f"Take it back with `ackward undo {receipt.id}`.", markup=False)
-    _show_notes(plan)
-
-
-def _show_notes(plan: Plan) -> None:
-    for note in plan.notes:
-        talk.print(f"Note: {note}.", markup=False, soft_wrap=True)
+    manner = Manner.asked(
+        dry_run=dry_run, prove=prove, lease=lease, persist=persist, page=page, as_json=as_json
+    )
+    plan = fixing.plan_initcwnd(netns=netns, to=to, segments=segments, after_idle=after_idle)
+    return fix_run.run(plan, manner)

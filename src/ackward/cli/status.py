@@ -9,7 +9,9 @@ import typer
 
 from ackward import remedies
 from ackward.cli.output import data, print_json, talk
+from ackward.remedies.lasting.persistence import without_receipt
 from ackward.remedies.receipts import Receipts
+from ackward.report.status_table import lines
 
 app = typer.Typer(add_completion=False)
 
@@ -18,27 +20,33 @@ app = typer.Typer(add_completion=False)
 def status(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False) -> None:
     """Show each remedy as the kernel sees it now: in force, partly in force, gone, changed by someone else.
 
+    Since when, how long its lease has left, and whether it comes back at boot.
+
     Example: ackward status --json
     """
     store = Receipts()
     contents = store.load()
     found = [remedies.load(receipt.remedy).status(receipt, store) for receipt in contents.receipts]
+    waiting = without_receipt(store)
     if as_json:
         document = {
             "remedies": [one.model_dump(mode="json", by_alias=True) for one in found],
+            "persisted": [one.model_dump(mode="json") for one in waiting],
             "damaged": [str(path) for path in contents.damaged],
         }
         print_json(json.dumps(document, indent=2))
         return
+    for line in lines(found, waiting):
+        data.print(line, markup=False, soft_wrap=True)
     for one in found:
-        receipt = one.receipt
-        heading = (
-            f"{receipt.id}: {receipt.remedy} for {receipt.scope.words} in namespace {receipt.namespace.name}"
-        )
-        data.print(f"{heading}: {one.state.value}", markup=False, soft_wrap=True)
+        data.print(f"\n{one.receipt.id}:", markup=False)
         for look in one.details:
             data.print(f"  {look.words}", markup=False, soft_wrap=True)
-    if not found:
+    for persistent in waiting:
+        data.print(
+            f"\n{persistent.id}:\n  {persistent.unit} applies it at boot", markup=False, soft_wrap=True
+        )
+    if not (found or waiting):
         data.print("No remedies in force.")
     for path in contents.damaged:
         talk.print(f"Unreadable: {path}. `ackward undo --all` clears it.", markup=False, soft_wrap=True)

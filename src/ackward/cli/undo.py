@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from ackward import remedies
 from ackward.cli.output import data, print_json, talk
 from ackward.errors import PartlyChanged, UsageError
 from ackward.kernel.namespaces import in_sight
+from ackward.loop import fixing
 from ackward.model.plan import UndoOutcome
 from ackward.remedies.clearance import Cleared, undo_all
 from ackward.remedies.receipts import Receipts
@@ -26,25 +26,31 @@ def undo(
     everything: Annotated[
         bool, typer.Option("--all", help="all of them, and what is left without one")
     ] = False,
+    until_boot: Annotated[
+        bool, typer.Option("--until-boot", help="only until then: what --persist made stays")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Remove what a remedy made and restore what it set, unless someone changed it since.
 
     Example: ackward undo --all
     """
-    store = Receipts()
     if bool(ids) == everything:
         raise UsageError(
             "name receipts or --all, and not both",
             consequence="nothing was undone",
             next_step="`ackward status` lists the receipts",
         )
+    if everything and until_boot:
+        raise UsageError(
+            "--until-boot is for receipts that are named",
+            consequence="nothing was undone",
+            next_step="`ackward status` lists them",
+        )
     if everything:
-        cleared = undo_all(store, in_sight())
+        cleared = undo_all(Receipts(), in_sight())
     else:
-        receipts = [store.get(receipt_id) for receipt_id in dict.fromkeys(ids or [])]
-        outcomes = tuple(remedies.load(receipt.remedy).undo(receipt, store) for receipt in receipts)
-        cleared = Cleared(outcomes)
+        cleared = Cleared(tuple(fixing.undo(*(ids or []), until_boot=until_boot)))
     _show(cleared, as_json=as_json)
 
 

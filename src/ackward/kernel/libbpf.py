@@ -158,8 +158,7 @@ class Object:
                 "loading BPF programs needs root (CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON)",
                 consequence=self.purpose,
             )
-        said = next((line for line in reversed(self._log.lines) if "BTF" in line and "vmlinux" in line), "")
-        if said:
+        if not Path("/sys/kernel/btf/vmlinux").exists():
             return Unavailable(
                 "this kernel has no BTF (/sys/kernel/btf/vmlinux)",
                 consequence=self.purpose,

@@ -14,15 +14,20 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import TYPE_CHECKING
 
 from ackward.kernel.netlink import attribute, attributes, u32
+
+if TYPE_CHECKING:  # pydantic is more than the process that follows main can afford
+    from ackward.model.changes import Metric
 
 Network = IPv4Network | IPv6Network
 
 # include/uapi/linux/rtnetlink.h
 _DST, _SRC, _OIF, _GATEWAY, _PRIORITY, _METRICS, _MULTIPATH, _CACHEINFO = 1, 2, 4, 5, 6, 8, 9, 12
 _TABLE, _VIA, _ENCAP_TYPE, _ENCAP, _EXPIRES, _NH_ID = 15, 18, 21, 22, 23, 30
-_RTAX_QUICKACK = 15
+#: The metrics (RTAX_*) that can be set here.
+RTAX: Mapping[Metric, int] = {"initcwnd": 11, "initrwnd": 14, "quickack": 15}
 UNICAST, THROW = 1, 9
 TABLE_COMPAT, TABLE_MAIN, TABLE_LOCAL = 252, 254, 255
 PROTOCOL_RA = 9
@@ -67,7 +72,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Route:
-    """A route as the kernel dumped it. ``body`` is its message; ``quickack`` is 0 when absent.
+    """A route as the kernel dumped it. ``body`` is its message.
 
     ``dead``: its interface is down. ``cached``: a path MTU or redirect that the kernel keeps, not a route.
     ``learned``: the kernel learned it from a router advertisement (RTF_ADDRCONF) and withdraws it on the
@@ -78,7 +83,6 @@ class Route:
     type: int
     protocol: int
     scope: int
-    quickack: int
     next_hops: tuple[NextHop, ...]
     nexthop_id: int | None
     dead: bool
@@ -92,10 +96,20 @@ class Route:
         hops = " and ".join(hop.words(interfaces) for hop in self.next_hops)
         return f"nhid {self.nexthop_id}" if self.nexthop_id is not None and not hops else hops
 
+    def metric(self, name: Metric) -> int:
+        """A metric of :data:`RTAX`; 0 when absent, which is how the kernel says it."""
+        metrics = dict(attributes(self.body[_RTMSG.size :])).get(_METRICS, b"")
+        return _number(dict(attributes(metrics)).get(RTAX[name]))
+
     @property
-    def essence(self) -> bytes:
-        """All that the route is, but for quickack and the seconds that an expiring route has left."""
-        return canonical(rebuilt(self, quickack=0, expiry=False)) + (b"expires" if self.expires else b"")
+    def quickack(self) -> int:
+        """The metric that makes this end acknowledge at once."""
+        return self.metric("quickack")
+
+    def essence(self, *but_for: Metric) -> bytes:
+        """All that the route is, but for some metrics and the seconds that an expiring route has left."""
+        blank = rebuilt(self, metrics=dict.fromkeys(but_for, 0), expiry=False)
+        return canonical(blank) + (b"expires" if self.expires else b"")
 
 
 def address_family(family: int) -> socket.AddressFamily:
@@ -168,7 +182,6 @@ def parse(body: bytes) -> Route:
         type=kind,
         protocol=protocol,
         scope=scope,
-        quickack=_number(dict(attributes(found.get(_METRICS, b""))).get(_RTAX_QUICKACK)),
         next_hops=next_hops,
         nexthop_id=_number(found[_NH_ID]) if _NH_ID in found else None,
         dead=bool(flags & _DEAD),
@@ -191,25 +204,25 @@ def _expiry(cacheinfo: bytes | None) -> int | None:
 def rebuilt(
     route: Route,
     *,
-    quickack: int | None = None,
+    metrics: Mapping[Metric, int] | None = None,
     expiry: bool = True,
     table: int | None = None,
     protocol: int | None = None,
     destination: Network | None = None,
 ) -> bytes:
-    """The RTM_NEWROUTE body equal to ``route`` but for what is named; ``quickack`` 0 removes the metric.
+    """The RTM_NEWROUTE body equal to ``route`` but for what is named.
 
-    Every attribute is copied verbatim, known or not, but for those that a dump words differently from a
-    request.
+    A metric of 0 is removed. Every attribute is copied verbatim, known or not, but for those that a dump words
+    differently from a request.
     """
     family, dst_length, src_length, tos, table8, protocol8, scope, kind, flags = _RTMSG.unpack_from(
         route.body
     )
     parts: list[bytes] = []
-    metrics: dict[int, bytes] = {}
+    present: dict[int, bytes] = {}
     for name, value in attributes(route.body[_RTMSG.size :]):
         if name == _METRICS:
-            metrics = dict(attributes(value))
+            present = dict(attributes(value))
         elif name in (_CACHEINFO, _EXPIRES):
             seconds = _expiry(value) if name == _CACHEINFO else _number(value)
             if expiry and seconds is not None:
@@ -228,14 +241,16 @@ def rebuilt(
     if destination is not None:
         parts.append(attribute(_DST, destination.network_address.packed))
         dst_length = destination.prefixlen
-    if quickack is not None:
-        metrics.pop(_RTAX_QUICKACK, None)
-        # Without metrics fib_create_info() shares whatever it has for the same nexthop object, quickack and all
-        # (fib_find_info_nh()); a zero says absent, and asks for one of its own.
-        if quickack or (not metrics and route.nexthop_id is not None):
-            metrics[_RTAX_QUICKACK] = u32(quickack)
     if metrics:
-        parts.append(attribute(_METRICS, b"".join(attribute(*metric) for metric in sorted(metrics.items()))))
+        present |= {RTAX[metric]: u32(number) for metric, number in metrics.items()}
+        zeros = [RTAX[metric] for metric, number in metrics.items() if not number]
+        # Without metrics fib_create_info() shares whatever it has for the same nexthop object, their metrics and
+        # all (fib_find_info_nh()); a zero says absent, and asks for one of its own.
+        if len(present) == len(zeros) and route.nexthop_id is not None:
+            zeros.pop()
+        present = {kind: value for kind, value in present.items() if kind not in zeros}
+    if present:
+        parts.append(attribute(_METRICS, b"".join(attribute(*metric) for metric in sorted(present.items()))))
     header = _RTMSG.pack(
         family,
         dst_length,

@@ -1,4 +1,4 @@
-"""Routes of a namespace: read them, set one metric, add and delete, and lose nothing of what they carry.
+"""Routes of a namespace: read them, set metrics, add and delete, and lose nothing of what they carry.
 
 With a metric ``ip route replace`` may silently add a second route, and with two routes of one metric it loses
 a gateway with exit code 0. So every replacement is read back, and taken back if more changed than was asked
@@ -10,15 +10,19 @@ from __future__ import annotations
 import errno
 import socket
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ackward.errors import Refused, Unavailable
 from ackward.kernel import route_message
 from ackward.kernel.namespaces import call_inside
 from ackward.kernel.netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink
 from ackward.kernel.route_message import PROTOCOL_RA, Key, Route, parse, rebuilt
+
+if TYPE_CHECKING:
+    from ackward.model.changes import Metric
 
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26  # include/uapi/linux/rtnetlink.h
 _RTF_ADDRCONF = 0x00040000  # include/uapi/linux/ipv6_route.h
@@ -95,8 +99,8 @@ def sharing_key(routes: Iterable[Route], key: Key) -> list[Route]:
     return [route for route in routes if route.key == key and not route.learned]
 
 
-def set_quickack(netlink: Netlink, key: Key, value: int, *, doing: str) -> None:
-    """Set quickack of the one route that has ``key`` and leave all else as it is, proven by reading back.
+def set_metrics(netlink: Netlink, key: Key, metrics: Mapping[Metric, int], *, doing: str) -> None:
+    """Set metrics of the one route that has ``key`` and leave all else as it is, proven by reading back.
 
     Raises :class:`Refused` when no or more than one route has the key, :class:`Unavailable` when the kernel
     refuses or when anything else changed with it, after putting back what was there.
@@ -107,28 +111,36 @@ def set_quickack(netlink: Netlink, key: Key, value: int, *, doing: str) -> None:
         raise Refused(
             f"{len(matching)} routes to {key.destination} in table {key.table} have metric {key.metric}",
             consequence="the kernel would change the first and lose a gateway; nothing was changed",
-            next_step="give them different metrics, or `--port` to leave routes alone",
+            next_step="give them different metrics",
         )
-    replace_verified(netlink, matching[0], before, value, doing=doing)
+    replace_verified(netlink, matching[0], before, metrics, doing=doing)
 
 
-def replace_verified(netlink: Netlink, route: Route, before: list[Route], value: int, *, doing: str) -> None:
-    """Replace ``route``, one of ``before``, by itself with quickack ``value``.
+def replace_verified(
+    netlink: Netlink, route: Route, before: list[Route], metrics: Mapping[Metric, int], *, doing: str
+) -> None:
+    """Replace ``route``, one of ``before``, by itself with other ``metrics`` (0: without).
 
     Puts all back and raises :class:`Unavailable` if more than that changed.
     """
-    netlink.change(RTM_NEWROUTE, NLM_F_REPLACE, rebuilt(route, quickack=value), doing=doing)
+    netlink.change(RTM_NEWROUTE, NLM_F_REPLACE, rebuilt(route, metrics=metrics), doing=doing)
     siblings = _siblings(before, route.key)
     after = _siblings(dump(netlink, route.key.family), route.key)
-    set_ = any(other.essence == route.essence and other.quickack == value for other in after)
-    if set_ and Counter(other.essence for other in siblings) == Counter(other.essence for other in after):
+    unset = route.essence(*metrics)
+    set_ = any(
+        other.essence(*metrics) == unset and all(other.metric(name) == metrics[name] for name in metrics)
+        for other in after
+    )
+    if set_ and Counter(one.essence(*metrics) for one in siblings) == Counter(
+        one.essence(*metrics) for one in after
+    ):
         return
     _put_back(netlink, siblings, after)
     raise Unavailable(
         f"the kernel did more than it was asked {doing}: of {len(siblings)} routes to "
         f"{route.key.destination} {len(after)} were left or changed",
         consequence="the routes were put back as they were",
-        next_step="`ackward fix quickack --port N` leaves routes alone",
+        next_step="`--to` with a narrower network makes a route of its own and leaves this one alone",
     )
 
 

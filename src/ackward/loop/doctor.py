@@ -45,6 +45,8 @@ _SEEING_MORE = (
 _ROUTES = ("CAP_NET_ADMIN", "quickack on a route")
 _PORTS = (*_ROUTES, "rule by port")
 
+_STEERING = ("CAP_BPF", "CAP_NET_ADMIN", "kernel BTF", "cgroup v2", "bpffs", "libbpf", "sock_ops")
+
 NEEDS = (
     Need("watch", _SEEING, _SEEING_MORE),
     Need("trace", _SEEING, _SEEING_MORE),
@@ -52,6 +54,8 @@ NEEDS = (
     Need("fix quickack", _ROUTES, ("CAP_SYS_ADMIN",)),
     Need("fix quickack --port", _PORTS, ("CAP_SYS_ADMIN",)),
     Need("fix quickack --prove", (*_ROUTES, *_SEEING), _SEEING_MORE),
+    Need("fix nodelay", _STEERING, ("CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "pidfd_getfd")),
+    Need("fix initcwnd", _ROUTES, ("CAP_SYS_ADMIN",)),
     Need("status"),
     Need("undo", ("CAP_NET_ADMIN",), ("CAP_SYS_ADMIN",)),
     Need("lab run", ("CAP_SYS_ADMIN", *_ROUTES, *_SEEING), _SEEING_MORE),

@@ -1,26 +1,17 @@
-"""Fix and prove: apply a remedy, and measure whether it helped."""
+"""Fix: plan a remedy, apply it, read it back, take it back."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-
-import numpy as np
-
 from ackward import remedies
-from ackward.diagnosis.diagnose import Diagnosis
-from ackward.errors import Refused, UsageError, VerificationFailed
+from ackward.errors import UsageError
 from ackward.kernel.namespaces import in_sight, resolve
-from ackward.loop.watching import watch
-from ackward.model.plan import Plan, Receipt, Refusal, Status, UndoOutcome
-from ackward.model.proof import Proof
-from ackward.model.scopes import PortScope, RouteScope, Scope
-from ackward.model.verdict import Phase, Result
-from ackward.remedies.clearance import Cleared, undo_all
+from ackward.model.plan import Lasting, Persistent, Plan, Receipt, Refusal, Status, UndoOutcome
+from ackward.model.scopes import MOST_SEGMENTS, USUAL_SEGMENTS, PortScope, RouteScope, Scope, WindowScope
+from ackward.remedies.clearance import Cleared, undo_all, withdraw
+from ackward.remedies.lasting.persistence import without_receipt
 from ackward.remedies.receipts import Receipts
-from ackward.verify.compare import compare, measure
-
-Say = Callable[[str], None]
+from ackward.remedies.route_metrics.plan import already_set
+from ackward.remedies.transaction import Occasion
 
 
 def quickack_scope(*, to: str | None = None, port: int | None = None) -> Scope:
@@ -47,12 +38,103 @@ def plan_quickack(*, netns: str | None = None, to: str | None = None, port: int 
     found = remedies.load("quickack").plan(resolve(netns), quickack_scope(to=to, port=port))
     if isinstance(found, Refusal):
         raise found.as_error()
-    return found
+    return asked_by(found, to=to, port=port)
 
 
-def apply(plan: Plan) -> Receipt | None:
-    """Carry out a plan, all of it or nothing. None: there was nothing to change."""
-    return remedies.load(plan.remedy).apply(plan, Receipts())
+def asked_by(plan: Plan, **options: str | int | bool | None) -> Plan:
+    """The plan with the words of ``ackward fix`` that ask for it: a unit of systemd repeats them at boot."""
+    words = [plan.remedy]
+    for name, value in options.items():
+        if value is not None and value is not False:
+            option = f"--{name.replace('_', '-')}"
+            words += [option] if value is True else [option, str(value)]
+    return plan.model_copy(update={"request": tuple(words)})
+
+
+def plan_nodelay(
+    *,
+    netns: str | None = None,
+    port: int | str | None = None,
+    to: str | None = None,
+    cgroup: str | None = None,
+    pid: int | None = None,
+) -> Plan:
+    """What ``fix nodelay`` would change; raises :class:`Refused` with the reason if it should not.
+
+    The arguments are those of :func:`~ackward.loop.socket_scopes.socket_scope` and ``namespace_of()``.
+    """
+    from ackward.loop.socket_scopes import (  # brings NumPy, for which a lease has no use
+        namespace_of,
+        socket_scope,
+    )
+
+    scope = socket_scope(port=port, to=to, cgroup=cgroup, pid=pid)
+    found = remedies.load("nodelay").plan(namespace_of(netns, scope), scope)
+    if isinstance(found, Refusal):
+        raise found.as_error()
+    return asked_by(found, port=port, to=to, cgroup=cgroup, pid=pid)
+
+
+def window_scope(*, segments: int, to: str | None = None, after_idle: bool = False) -> WindowScope:
+    """The scope that the arguments ask for; raises :class:`UsageError`."""
+    if not 1 <= segments <= MOST_SEGMENTS:
+        reason = (
+            "no data could leave" if segments < 1 else "a burst beyond any receiver's first window (64 KiB)"
+        )
+        raise UsageError(
+            f"--segments {segments} is no initial window: {reason}",
+            consequence="nothing was changed",
+            next_step=f"name one of 1 to {MOST_SEGMENTS}; {USUAL_SEGMENTS} suits most paths",
+        )
+    return WindowScope(to=to, segments=segments, after_idle=after_idle)
+
+
+def plan_initcwnd(
+    *,
+    segments: int,
+    netns: str | None = None,
+    to: str | None = None,
+    after_idle: bool = False,
+) -> Plan:
+    """What ``fix initcwnd`` would change; raises :class:`Refused` with the reason if it should not."""
+    scope = window_scope(to=to, segments=segments, after_idle=after_idle)
+    found = remedies.load("initcwnd").plan(resolve(netns), scope)
+    if isinstance(found, Refusal):
+        raise found.as_error()
+    if taken := already_set(found, Receipts().load().receipts):
+        raise taken.as_error()
+    return asked_by(found, to=to, segments=segments, after_idle=after_idle)
+
+
+def apply(plan: Plan, *, lease: float | None = None, persist: bool = False) -> Receipt | None:
+    """Carry out a plan, all of it or nothing. None: there was nothing to change.
+
+    ``lease``: it goes by itself after so many seconds. ``persist``: a systemd unit applies it again at each boot. The
+    same request again changes only these: a lease is counted anew from now, persistence is added.
+    """
+    return remedies.load(plan.remedy).apply(plan, Receipts(), lasting(lease=lease, persist=persist))
+
+
+def lasting(*, lease: float | None, persist: bool) -> Lasting:
+    """How long a remedy shall last; raises :class:`UsageError`."""
+    if lease is not None and persist:
+        raise UsageError(
+            "--lease and --persist exclude each other",
+            consequence="nothing was changed",
+            next_step="choose an end (--lease) or each boot (--persist)",
+        )
+    if lease is not None and not lease > 0:
+        raise UsageError(
+            f"a lease of {lease:g} s is over before it begins",
+            consequence="nothing was changed",
+            next_step="name a longer time, for example 1h",
+        )
+    return Lasting(lease_ns=None if lease is None else round(lease * 1e9), persist=persist)
+
+
+def earlier(plan: Plan) -> Receipt | None:
+    """The receipt of the same request, if there is one."""
+    return Receipts().find(plan.remedy, plan.namespace, plan.scope)
 
 
 def status() -> list[Status]:
@@ -61,61 +143,34 @@ def status() -> list[Status]:
     return [remedies.load(receipt.remedy).status(receipt, store) for receipt in store.load().receipts]
 
 
-def undo(*ids: str) -> list[UndoOutcome]:
-    """Take back the receipts named."""
+def persisted() -> list[Persistent]:
+    """The requests that come back at boot and are not in force now."""
+    return without_receipt(Receipts())
+
+
+def undo(*ids: str, until_boot: bool = False) -> list[UndoOutcome]:
+    """Take back the receipts named.
+
+    An id may also be that of a persistent request that is not in force: its unit is removed. With ``until_boot`` units
+    stay, and what is not in force needs nothing.
+    """
     store = Receipts()
-    receipts = [store.get(receipt_id) for receipt_id in dict.fromkeys(ids)]
-    return [remedies.load(receipt.remedy).undo(receipt, store) for receipt in receipts]
+    names = dict.fromkeys(ids)
+    if until_boot:
+        in_force = {receipt.id: receipt for receipt in store.load().receipts}
+        receipts = [in_force[name] for name in names if name in in_force]
+        return [_undo(receipt, store, Occasion.UNIT_STOPPED) for receipt in receipts]
+    waiting = {one.id: one for one in without_receipt(store)}
+    receipts = [store.get(name) for name in names if name not in waiting]
+    outcomes = [_undo(receipt, store, Occasion.ASKED) for receipt in receipts]
+    with store.lock():
+        return outcomes + [withdraw(waiting[name], store) for name in names if name in waiting]
+
+
+def _undo(receipt: Receipt, store: Receipts, occasion: Occasion) -> UndoOutcome:
+    return remedies.load(receipt.remedy).undo(receipt, store, occasion)
 
 
 def undo_everything() -> Cleared:
     """Take back all receipts, and what is recognisably ours and has none."""
     return undo_all(Receipts(), in_sight())
-
-
-def prove(
-    plan: Plan, seconds: float, *, say: Say = lambda _: None, stop: threading.Event | None = None
-) -> Proof:
-    """Measure for ``seconds``, apply, measure again; undone unless it improved, also if anything goes wrong.
-
-    Raises :class:`Refused` if the remedy is in force already, :class:`VerificationFailed` if there was no traffic.
-    """
-    store = Receipts()
-    if store.find(plan.remedy, plan.namespace, plan.scope) or not plan.changes:
-        raise Refused(
-            f"{plan.remedy} for {plan.scope.words} is in force already",
-            consequence="there is no before to compare with; nothing was changed",
-            next_step="take it back with `ackward undo --all`, then prove it",
-        )
-    say(f"measuring {seconds:g} s before")
-    before = _measured(plan, seconds, "before", stop)
-    remedy = remedies.load(plan.remedy)
-    receipt = remedy.apply(plan, store)
-    assert receipt is not None
-    kept = False
-    try:
-        say(f"applied {receipt.id}; measuring {seconds:g} s after")
-        after = _measured(plan, seconds, "after", stop)
-        verdict = compare(before.elapsed, after.elapsed)
-        kept = verdict.result is Result.IMPROVED
-    finally:
-        if not kept:
-            say(f"undoing {receipt.id}")
-            remedy.undo(receipt, store)
-    phases = tuple(
-        Phase(name=name, measure=measure(seen.elapsed), report=seen.report)
-        for name, seen in (("before", before), ("after", after))
-    )
-    return Proof(plan=plan, receipt=receipt if kept else None, verdict=verdict, phases=phases)
-
-
-def _measured(plan: Plan, seconds: float, when: str, stop: threading.Event | None) -> Diagnosis:
-    port = plan.scope.port if isinstance(plan.scope, PortScope) else None
-    seen = watch(seconds, port=port, netns=plan.namespace.path, stop=stop)
-    if not np.any(seen.elapsed):
-        raise VerificationFailed(
-            f"no request was seen in {seconds:g} s {when}",
-            consequence="there is nothing to compare; nothing is left changed",
-            next_step="let the service work meanwhile, or name a longer time",
-        )
-    return seen

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from ackward.errors import Refused
-from ackward.model.changes import Change
+from ackward.model.changes import Change, Leased, Persisted
 from ackward.model.report import Model
 from ackward.model.scopes import Scope
 
@@ -34,6 +34,16 @@ class Plan(Model):
     scope: Scope
     changes: tuple[Change, ...]
     notes: tuple[str, ...] = ()
+    request: tuple[str, ...] = Field(
+        default=(), description="the words after `ackward fix` that ask for this, but for the namespace"
+    )
+
+
+class Lasting(Model):
+    """How long a remedy shall last. Neither: until it is undone, or the machine goes down."""
+
+    lease_ns: int | None = Field(default=None, gt=0, description="it goes by itself when this time is up")
+    persist: bool = Field(default=False, description="it is applied again at each boot")
 
 
 class Refusal(Model):
@@ -68,6 +78,16 @@ class Receipt(Model):
     changes: tuple[Change, ...]
     state: ReceiptState
 
+    @property
+    def lease(self) -> Leased | None:
+        """When it goes by itself, if it does."""
+        return next((change for change in self.changes if isinstance(change, Leased)), None)
+
+    @property
+    def persisted(self) -> Persisted | None:
+        """What brings it back at boot, if anything does."""
+        return next((change for change in self.changes if isinstance(change, Persisted)), None)
+
 
 class State(enum.StrEnum):
     """What the kernel says about a receipt, or about one of its changes."""
@@ -86,11 +106,26 @@ class Look(Model):
 
 
 class Status(Model):
-    """A receipt, read back from the kernel."""
+    """A receipt, read back from the kernel.
+
+    ``lease_left_ns`` is null without a lease, and not positive when its time is up but nobody has ended it;
+    ``lease_held`` says whether there is somebody who will.
+    """
 
     receipt: Receipt
     state: State
     details: tuple[Look, ...]
+    lease_left_ns: int | None = None
+    lease_held: bool | None = None
+    persisted: bool = False
+
+
+class Persistent(Model):
+    """A unit of ours that applies a request at each boot: a receipt carries its ``id`` while it is in force."""
+
+    id: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    request: tuple[str, ...] = Field(description="the words after `ackward fix`")
+    unit: str = Field(description="its file")
 
 
 class Ending(enum.StrEnum):
@@ -125,6 +160,11 @@ class UndoOutcome(Model):
     def failed(self) -> bool:
         """Whether something could not be undone, so that the receipt was kept."""
         return any(part.ending is Ending.FAILED for part in self.details)
+
+    @property
+    def words(self) -> str:
+        """What became of each change, in words."""
+        return "; ".join(part.words for part in self.details)
 
     @property
     def open_points(self) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ class Remedy(Model):
     """One way out of a finding.
 
     ``saves_ns`` is the sum over the finding's exchanges. ``command`` is the exact command line for something ackward
-    can turn; ``advice`` is for what it cannot.
+    can turn; ``advice`` is for what it cannot, or where the program itself could do better.
     """
 
     name: str

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from ackward.model.pins import ProcessPins
 from ackward.model.report import Model
 
 
@@ -33,4 +34,67 @@ class PortScope(Model):
         return f"TCP port {self.port}"
 
 
-Scope = Annotated[RouteScope | PortScope, Field(discriminator="kind")]
+#: An initial window three times that of RFC 6928 saves at least one round trip of any answer that needs several, and
+#: fits into the 64 KiB that a receiver has room for at first.
+USUAL_SEGMENTS = 30
+
+#: A thousand segments are 1.4 MB in one burst: far more than any receiver takes at first (64 KiB), and than the
+#: buffers on most paths.
+MOST_SEGMENTS = 1000
+
+
+class WindowScope(Model):
+    """The initial windows of routes: as :class:`RouteScope`, with what they are to begin with.
+
+    ``after_idle``: connections of the whole namespace also keep their window over a pause.
+    """
+
+    kind: Literal["initial-window"] = "initial-window"
+    to: str | None = None
+    segments: int = Field(ge=1, le=MOST_SEGMENTS)
+    after_idle: bool = False
+
+    @property
+    def words(self) -> str:
+        """The scope in a user's words."""
+        after = " and after idle" if self.after_idle else ""
+        return f"{self.routes.words} with {self.segments} segments{after}"
+
+    @property
+    def routes(self) -> RouteScope:
+        """The routes alone."""
+        return RouteScope(to=self.to)
+
+
+class SocketScope(Model):
+    """TCP sockets of a namespace: those to which all that is named here applies.
+
+    ``ports``: the first and the last of a range, local or remote. ``to``: a CIDR that holds the remote address.
+    ``cgroup``: a path of the v2 hierarchy as /proc/PID/cgroup has it ("/a/b"); that and below. ``start_time`` of the process, in clock ticks since boot,
+    tells a PID that was given out again.
+    """
+
+    kind: Literal["sockets"] = "sockets"
+    ports: tuple[int, int] | None = None
+    to: str | None = None
+    cgroup: str | None = None
+    pid: int | None = None
+    start_time: int | None = None
+
+    @property
+    def words(self) -> str:
+        """The scope in a user's words."""
+        parts = ["connections"]
+        if self.ports is not None:
+            first, last = self.ports
+            parts = [f"TCP port {first}" if first == last else f"TCP ports {first}-{last}"]
+        if self.to is not None:
+            parts.append(f"to {self.to}")
+        if self.cgroup is not None:
+            parts.append(f"of cgroup {self.cgroup}")
+        if self.pid is not None:
+            parts.append(f"of process {self.pid}")
+        return " ".join(parts)
+
+
+Scope = Annotated[RouteScope | PortScope | SocketScope | WindowScope | ProcessPins, Field(discriminator="kind")]

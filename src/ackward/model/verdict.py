@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import enum
 
+from pydantic import Field
+
+from ackward.model.load import Load
 from ackward.model.report import Model, Report
 
 
@@ -25,10 +28,30 @@ class Measure(Model):
     slow_above_ns: int = 30_000_000
 
 
+class GuardState(enum.StrEnum):
+    """What a guard against harm says. ``SILENT``: it saw too little to say anything."""
+
+    FINE = "fine"
+    HARMED = "harmed"
+    SILENT = "too little data"
+
+
+class Guard(Model):
+    """One thing that a remedy must not harm, in both phases; null where too little of it was seen."""
+
+    name: str = Field(description="acks, cpu, retransmissions or latency")
+    unit: str = Field(description="of before and after")
+    before: float | None
+    after: float | None
+    state: GuardState
+    words: str
+
+
 class Verdict(Model):
     """Before and after.
 
     ``ratio`` is median(after) / median(before) with its ``confidence`` (0..1) interval ``ratio_low`` .. ``ratio_high``.
+    If a guard was harmed, the result is ``worse``, whatever the ratio is.
     """
 
     result: Result
@@ -39,11 +62,13 @@ class Verdict(Model):
     ratio_high: float
     confidence: float = 0.95
     words: str
+    guards: tuple[Guard, ...] = ()
 
 
 class Phase(Model):
-    """One measured phase of a lab run: how the scenario's own client saw it, and what ackward saw of it."""
+    """One measured phase: the latencies, what ackward saw of it, and what the host did meanwhile if that was asked."""
 
     name: str
     measure: Measure
     report: Report
+    load: Load | None = None

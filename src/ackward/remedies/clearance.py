@@ -9,7 +9,8 @@ from pathlib import Path
 from ackward import remedies
 from ackward.errors import AckwardError
 from ackward.kernel.namespaces import Namespace
-from ackward.model.plan import Ending, Receipt, Undone, UndoOutcome
+from ackward.model.plan import Ending, Persistent, Receipt, Undone, UndoOutcome
+from ackward.remedies.lasting import lease, persistence
 from ackward.remedies.receipts import Receipts
 from ackward.remedies.transaction import Swept, require_net_admin
 
@@ -53,13 +54,24 @@ def undo_all(store: Receipts, namespaces: Iterable[Namespace]) -> Cleared:
         # An undo failed there, or an apply came in between: the receipt knows what is whose.
         kept = {receipt.namespace.inode for receipt in contents.receipts}
         swept = [_sweep(namespace, store) for namespace in namespaces if namespace.inode not in kept]
+        outcomes += [withdraw(persistent, store) for persistent in persistence.without_receipt(store)]
+        ended = lease.sweep(store)
         aside = tuple(store.set_aside(path) for path in contents.damaged)
     return Cleared(
         outcomes=tuple(outcomes),
-        swept=tuple(words for one in swept for words in one.removed),
+        swept=(*(words for one in swept for words in one.removed), *ended),
         aside=aside,
         suspects=tuple(words for one in swept for words in one.suspects) if aside else (),
     )
+
+
+def withdraw(persistent: Persistent, store: Receipts) -> UndoOutcome:
+    """Remove a unit of ours whose remedy is not in force."""
+    try:
+        part = persistence.withdraw(persistent, store.systemd)
+    except AckwardError as error:
+        part = Undone(ending=Ending.FAILED, words=f"{persistent.unit}: {error}")
+    return UndoOutcome(receipt=persistent.id, remedy=persistent.request[0], details=(part,))
 
 
 def _undo(receipt: Receipt, store: Receipts) -> UndoOutcome:

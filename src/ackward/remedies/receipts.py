@@ -18,11 +18,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ackward.errors import AckwardError, PrivilegeMissing, Unavailable, UnknownName
+from ackward.kernel.systemd import Systemd
+from ackward.model.changes import Change
 from ackward.model.plan import NamespaceIdentity, Plan, Receipt, ReceiptState
 from ackward.model.scopes import Scope
 from ackward.remedies import NAMES
 
-DIRECTORY = Path("/run/ackward")
+_OF_THE_MACHINE = Path("/run/ackward")
+DIRECTORY = _OF_THE_MACHINE
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -40,10 +43,16 @@ class Contents:
 
 
 class Receipts:
-    """The store. Everything that writes runs inside :meth:`lock`."""
+    """The store. Everything that writes runs inside :meth:`lock`.
 
-    def __init__(self, directory: Path | None = None) -> None:
+    ``systemd`` keeps what outlives it: the machine's for the machine's own store, else one below the directory.
+    """
+
+    def __init__(self, directory: Path | None = None, systemd: Systemd | None = None) -> None:
         self.directory = directory or DIRECTORY
+        self.systemd = systemd or (
+            Systemd() if self.directory == _OF_THE_MACHINE else Systemd(self.directory)
+        )
 
     def path(self, receipt_id: str) -> Path:
         """The file of one receipt."""
@@ -122,20 +131,25 @@ class Receipts:
                 return receipt
         return None
 
-    def create(self, plan: Plan) -> Receipt:
-        """Write the receipt of a plan that is about to be applied."""
+    def new_id(self, remedy: str) -> str:
+        """An id that no receipt has."""
         while True:
-            receipt_id = f"{plan.remedy}-{secrets.token_hex(3)}"
+            receipt_id = f"{remedy}-{secrets.token_hex(3)}"
             if not self.path(receipt_id).exists():
-                break
+                return receipt_id
+
+    def create(
+        self, plan: Plan, receipt_id: str | None = None, changes: tuple[Change, ...] | None = None
+    ) -> Receipt:
+        """Write the receipt of a plan that is about to be applied; ``changes`` are the plan's unless there are more."""
         receipt = Receipt(
-            id=receipt_id,
+            id=receipt_id or self.new_id(plan.remedy),
             remedy=plan.remedy,
             created=dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"),
             boot_id=boot_id(),
             namespace=plan.namespace,
             scope=plan.scope,
-            changes=plan.changes,
+            changes=plan.changes if changes is None else changes,
             state=ReceiptState.APPLYING,
         )
         self.write(receipt)

@@ -10,7 +10,7 @@ tests/unit/test_report_html.py holds. Colour is never the only sign: what wears 
 from __future__ import annotations
 
 from ackward.model.causes import Cause
-from ackward.model.verdict import Result
+from ackward.model.verdict import GuardState, Result
 
 #: The page's paper, light and dark.
 PAPER = ("#ffffff", "#14171b")
@@ -39,6 +39,11 @@ CAUSES: dict[Cause, str] = {
 
 #: Names of Rich's sixteen colours, so that every terminal's own theme decides what they look like.
 RESULTS: dict[Result, str] = {Result.IMPROVED: "green", Result.UNCHANGED: "yellow", Result.WORSE: "red"}
+GUARDS: dict[GuardState, str] = {
+    GuardState.FINE: "green",
+    GuardState.HARMED: "red",
+    GuardState.SILENT: "yellow",
+}
 
 
 def css() -> str:

@@ -22,7 +22,7 @@ from rich.text import Text
 from ackward.model.causes import End
 from ackward.model.comparison import Comparison
 from ackward.model.report import Finding, Report
-from ackward.model.verdict import Phase, Verdict
+from ackward.model.verdict import Guard, Phase, Verdict
 from ackward.report import names, palette, summary, units
 from ackward.report.shell import CommandLine
 
@@ -66,7 +66,21 @@ def verdict_view(verdict: Verdict, phases: Sequence[Phase] = ()) -> RenderableTy
     slow = units.duration(measures[0][1].slow_above_ns)
     scale = f"Bars are medians. A round is slow above {slow}."
     ratio = f"{summary.before_and_after(verdict)}."
-    return _narrow(Group(said, Text(), table, Text(scale, style="dim"), Text(ratio, style="dim")))
+    parts: list[RenderableType] = [said, Text(), table, Text(scale, style="dim"), Text(ratio, style="dim")]
+    if verdict.guards:
+        parts += [Text(), _guards(verdict.guards)]
+    return _narrow(Group(*parts))
+
+
+def _guards(guards: Sequence[Guard]) -> RenderableType:
+    table = _table("Guard", "Says", "Measured")
+    for guard in guards:
+        table.add_row(
+            guard.name,
+            Text(guard.state.value, palette.GUARDS[guard.state]),
+            Text(names.prose(guard.words)),
+        )
+    return table
 
 
 def comparison_view(comparison: Comparison) -> RenderableType:

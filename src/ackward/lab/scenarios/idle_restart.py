@@ -12,6 +12,7 @@ SCENARIO = Scenario(
     summary="60 kB after each rest of 1 s: the window starts small again",
     shape=Shape(nagle=False, answer=60_000, rest=1000, rounds=5, congestion="cubic"),
     cause=Cause.IDLE_RESTART,
+    remedy="initcwnd",
     also=(Excuse(Cause.SLOW_START),),
     wan=Wan.of(20),
     sysctls={"net.ipv4.tcp_slow_start_after_idle": "1"},

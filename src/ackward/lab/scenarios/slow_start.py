@@ -12,6 +12,7 @@ SCENARIO = Scenario(
     summary="100 kB on fresh connections at 80 ms round trip: two more round trips until the window is there",
     shape=Shape(nagle=False, answer=100_000, reconnect=True, rounds=5, congestion="cubic"),
     cause=Cause.SLOW_START,
+    remedy="initcwnd",
     wan=Wan.of(40),
     calm=("answer=1000",),
 )

@@ -12,7 +12,6 @@ where packets go, only how they are acknowledged; nothing but routes of our prot
 from __future__ import annotations
 
 import errno
-import os
 import select
 import sys
 import time
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ackward.errors import AckwardError
-from ackward.kernel import route_message, routes, rules
+from ackward.kernel import background, route_message, routes, rules
 from ackward.kernel.namespaces import Namespace
 from ackward.kernel.netlink import Message, Netlink
 from ackward.kernel.route_message import TABLE_MAIN, THROW, UNICAST, Route
@@ -46,8 +45,6 @@ GROUPS = (
 
 # A routing daemon that installs thousands of routes must cost one copy per interval, not thousands. Seconds.
 _SETTLE = 0.05
-
-READY = "following"
 
 
 @dataclass(frozen=True)
@@ -94,9 +91,12 @@ def copies(found: list[Route], table: int) -> list[Copy]:
             wanted.append(Copy(route, route_message.throw(route, protocol=PROTOCOL, table=table)))
         else:
             # A copy does not expire: main's is refreshed in place, without an event.
-            quickack = 1 if route.type == UNICAST else None
             body = route_message.rebuilt(
-                route, quickack=quickack, expiry=False, table=table, protocol=PROTOCOL
+                route,
+                metrics={"quickack": 1} if route.type == UNICAST else None,
+                expiry=False,
+                table=table,
+                protocol=PROTOCOL,
             )
             wanted.append(Copy(route, body))
     # A gateway must be reachable when its route is added: directly connected destinations first.
@@ -184,7 +184,7 @@ def follow(namespace: Namespace, table: int, receipt: Path) -> None:
         Lifeline(namespace, receipt) as lifeline,
     ):
         _synchronise_all(netlink, table)
-        _detach()
+        background.detach()
         poll = select.poll()
         for source in (events, lifeline):
             poll.register(source, select.POLLIN)
@@ -210,20 +210,6 @@ def _anything_new(events: Netlink, table: int) -> bool:
 def _synchronise_all(netlink: Netlink, table: int) -> None:
     for family in (4, 6):
         synchronise(netlink, family, table)
-
-
-def _detach() -> None:
-    """Become a process that belongs to nobody, and tell the starter its PID by the word :data:`READY`."""
-    child = os.fork()
-    if child:
-        sys.stdout.write(f"{READY} {child}\n")
-        sys.stdout.flush()
-        os._exit(0)
-    os.setsid()
-    null = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):
-        os.dup2(null, standard)
-    os.close(null)
 
 
 def main(arguments: list[str]) -> int:

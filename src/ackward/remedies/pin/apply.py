@@ -1,0 +1,158 @@
+"""A pin's effects on the kernel: tables and follower as quickack makes them, mark rules and keeper of its own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ackward.errors import UsageError
+from ackward.kernel import background, mark_rules
+from ackward.kernel.background import Process
+from ackward.kernel.mark_rules import MarkRule
+from ackward.kernel.marks import claimed
+from ackward.kernel.namespaces import Namespace
+from ackward.kernel.netlink import Netlink
+from ackward.model.changes import OUR_PROTOCOL, Change
+from ackward.model.pins import KeeperStarted, MarkRuleAdded, ProcessPins
+from ackward.model.plan import Ending, Look, Plan, Refusal, State, Undone
+from ackward.model.scopes import Scope
+from ackward.remedies import transaction
+from ackward.remedies.pin import keeper
+from ackward.remedies.pin import plan as planning
+from ackward.remedies.pin.plan import Marks
+from ackward.remedies.quickack.apply import Quickack, facts
+
+FAMILIES = (4, 6)
+
+
+def scope_of_this_process() -> ProcessPins:
+    """The scope of all sockets that this process pins."""
+    start_time = background.start_time_of(os.getpid())
+    assert start_time is not None
+    return ProcessPins(pid=os.getpid(), start_time=start_time)
+
+
+def _marks(namespace: Namespace) -> Marks:
+    with Netlink(namespace) as netlink:
+        ours = {
+            rule.family: rule.mark
+            for family in FAMILIES
+            for rule in mark_rules.dump(netlink, family)
+            if rule.protocol == OUR_PROTOCOL and rule.mark == rule.mask
+        }
+        return Marks(claimed=claimed(netlink, OUR_PROTOCOL), ours=ours)
+
+
+def plan(namespace: Namespace, scope: Scope) -> Plan | Refusal:
+    """What pinning would change in ``namespace``; reads only."""
+    if not isinstance(scope, ProcessPins):
+        raise UsageError(
+            f"a pin is for sockets of a process, not for {scope.words}",
+            consequence="nothing was changed",
+            next_step="use the remedy quickack",
+        )
+    return planning.plan(facts(namespace), _marks(namespace), scope)
+
+
+class Pins:
+    """The effects, inside ``namespace``, for the receipt in the file ``receipt``."""
+
+    def __init__(self, namespace: Namespace, receipt: Path) -> None:
+        self._receipt = receipt
+        self._routing = Quickack(namespace, receipt)
+        self._netlink = Netlink(namespace)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._netlink.close()
+        self._routing.__exit__(kind, error, trace)
+
+    def make(self, change: Change) -> Change:
+        """Make the change, verified by reading back."""
+        match change:
+            case MarkRuleAdded():
+                mark_rules.add(self._netlink, _rule(change))
+                return change
+            case KeeperStarted():
+                started = keeper.start(Process(change.owner, change.owner_start_time), self._receipt)
+                return change.model_copy(update={"pid": started.pid, "start_time": started.start_time})
+        return self._routing.make(change)
+
+    def look(self, change: Change) -> Look:
+        """Read the change back."""
+        match change:
+            case MarkRuleAdded():
+                there = _rule(change) in mark_rules.dump(self._netlink, change.family)
+                words = f"IPv{change.family} rule for mark {change.bit:#x} is {'there' if there else 'gone'}"
+                return Look(state=State.IN_FORCE if there else State.GONE, words=words)
+            case KeeperStarted():
+                known = _known(change)
+                if known and background.lives(known):
+                    return Look(
+                        state=State.IN_FORCE,
+                        words=f"keeper of process {change.owner} is alive (pid {known.pid})",
+                    )
+                words = f"keeper of process {change.owner} is not running: nothing takes this back by itself"
+                return Look(state=State.GONE, words=words)
+        return self._routing.look(change)
+
+    def unmake(self, change: Change) -> Undone:
+        """Take the change back."""
+        match change:
+            case MarkRuleAdded():
+                undone = mark_rules.delete(self._netlink, _rule(change))
+            case KeeperStarted():
+                undone = self._stop(change)
+            case _:
+                return self._routing.unmake(change)
+        ending = Ending.UNDONE if undone else Ending.NOTHING
+        return Undone(ending=ending, words=f"{ending.value}: {change.words}")
+
+    def _stop(self, change: KeeperStarted) -> bool:
+        if change.pid == os.getpid():
+            return True  # the keeper itself undoes, and ends with that
+        known = _known(change)
+        stopped = known is not None and background.stop(known)
+        # Killed between the start and the note of its PID: its command line names the receipt.
+        for lost in keeper.running(self._receipt):
+            stopped |= background.stop(lost)
+        return stopped
+
+
+def _rule(change: MarkRuleAdded) -> MarkRule:
+    return MarkRule(
+        family=change.family,
+        preference=change.preference,
+        mark=change.bit,
+        mask=change.bit,
+        table=change.table,
+        protocol=OUR_PROTOCOL,
+    )
+
+
+def _known(change: KeeperStarted) -> Process | None:
+    if change.pid is None or change.start_time is None:
+        return None
+    return Process(change.pid, change.start_time)
+
+
+def sweep(namespace: Namespace, directory: Path) -> transaction.Swept:
+    """Remove mark rules of our protocol number; end the keepers of ``directory``. Tables are quickack's to sweep."""
+    removed = [f"process {lost.pid}" for lost in keeper.running(directory) if background.stop(lost)]
+    with Netlink(namespace) as netlink:
+        for family in FAMILIES:
+            ours = [rule for rule in mark_rules.dump(netlink, family) if rule.protocol == OUR_PROTOCOL]
+            where = f"{namespace.name}: IPv{family}"
+            removed += [
+                f"{where} rule for mark {rule.mark:#x}" for rule in ours if mark_rules.delete(netlink, rule)
+            ]
+    return transaction.Swept(removed=tuple(removed))
+
+
+REMEDY = transaction.Remedy(planning.NAME, plan, Pins, sweep)
