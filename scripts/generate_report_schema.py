@@ -11,8 +11,11 @@ from pydantic import BaseModel
 from ackward.model.comparison import Comparison
 from ackward.model.doctor import DoctorReport
 from ackward.model.lab import LabReport
+from ackward.model.prediction import AckPrediction
 from ackward.model.report import Report
 from ackward.model.sockets import SocketReport
+from ackward.model.split import SplitPrediction
+from ackward.model.toggle import ToggleReport
 from ackward.model.trace import TraceLine
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -23,6 +26,9 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "comparison": Comparison,
     "trace": TraceLine,
     "sockets": SocketReport,
+    "quickack-toggle": ToggleReport,
+    "prediction": AckPrediction,
+    "split": SplitPrediction,
 }
 
 

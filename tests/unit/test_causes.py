@@ -224,5 +224,7 @@ def test_a_late_writer_is_no_standoff():
 
 def test_a_client_that_connects_and_waits_is_seen_from_the_server_too():
     """The ACK that confirms the SYN-ACK tells the server's end when the client could have asked."""
-    report = report_of([*handshake(20, at="server"), q(500, 0, 100), a(500.01, 0, 100, 100), q(500.2, 100, 0, 100)])
+    report = report_of(
+        [*handshake(20, at="server"), q(500, 0, 100), a(500.01, 0, 100, 100), q(500.2, 100, 0, 100)]
+    )
     assert spent(report)["client"] == pytest.approx(480, abs=1)

@@ -16,6 +16,23 @@ _UNITS = {
 }
 _DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>ns|us|ms|s|m|h)")
 _LONGEST = 24 * _UNITS["h"]
+_NUMBER = r"(?P<number>\d+(?:\.\d+)?)"
+_SIZES = {
+    "B": 1,
+    "kB": 10**3,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KiB": 1 << 10,
+    "MiB": 1 << 20,
+    "GiB": 1 << 30,
+    "TiB": 1 << 40,
+}
+_SIZE = re.compile(rf"{_NUMBER} ?(?P<unit>{'|'.join(_SIZES)})")
+_RATES = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_RATE = re.compile(rf"{_NUMBER} ?(?P<unit>[kKMGT]?)(?:b/s|bit/s|bps|bit)")
+_SHARE = re.compile(rf"{_NUMBER} ?(?P<percent>%?)")
 
 
 def duration_ns(text: str, option: str) -> int:
@@ -35,3 +52,43 @@ def duration_ns(text: str, option: str) -> int:
             next_step="name a shorter time",
         )
     return nanoseconds
+
+
+def size_bytes(text: str, option: str) -> int:
+    """``100B``, ``64kB``, ``50MB``, ``3MiB`` in bytes; raises :class:`UsageError` for anything else."""
+    found = _SIZE.fullmatch(text.strip())
+    if not found:
+        raise UsageError(
+            f"{option} {text!r} is no size",
+            consequence="nothing was done",
+            next_step="write a number and a unit: 100B, 64kB, 50MB, 3MiB",
+        )
+    return round(float(found["number"]) * _SIZES[found["unit"]])
+
+
+def rate_bits(text: str, option: str) -> int:
+    """``1Gb/s``, ``100Mbit/s``, ``64kbps`` in bit/s; raises :class:`UsageError` for anything else.
+
+    Bytes a second (``GB/s``) are refused rather than taken for bits.
+    """
+    found = _RATE.fullmatch(text.strip())
+    if not found:
+        raise UsageError(
+            f"{option} {text!r} is no rate in bits a second",
+            consequence="nothing was done",
+            next_step="write a number and a unit: 1Gb/s, 100Mb/s, 64kb/s",
+        )
+    return round(float(found["number"]) * _RATES[found["unit"]])
+
+
+def share(text: str, option: str) -> float:
+    """``1%``, ``0.1%`` or ``0.001`` as a share from 0 to 1; raises :class:`UsageError` for anything else."""
+    found = _SHARE.fullmatch(text.strip())
+    value = float(found["number"]) / (100 if found["percent"] else 1) if found else -1
+    if not 0 <= value <= 1:
+        raise UsageError(
+            f"{option} {text!r} is no share of a whole",
+            consequence="nothing was done",
+            next_step="write a percentage or a fraction: 0.1%, 0.001",
+        )
+    return value

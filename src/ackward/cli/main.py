@@ -28,6 +28,7 @@ COMMANDS = {
     "fix": "apply a remedy, or show what it would change",
     "status": "the remedies in force, read back from the kernel",
     "undo": "take remedies back",
+    "predict": "what a model says without a kernel: ACK rules against each other, split TCP",
     "lab": "reproduce stalls on this kernel, in network namespaces of their own",
 }
 

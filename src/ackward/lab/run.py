@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from ipaddress import ip_network
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +22,12 @@ from ackward.lab.peer import Shape
 from ackward.lab.proxied import proxied_server
 from ackward.lab.scenario import Scenario
 from ackward.lab.topology import TwoHosts, set_metrics, set_sysctls, two_hosts
+from ackward.model.causes import Cause
 from ackward.model.lab import LabReport
 from ackward.model.plan import Receipt, Refusal
 from ackward.model.report import Report
-from ackward.model.scopes import PortScope
+from ackward.model.scopes import USUAL_SEGMENTS, PortScope, WindowScope
+from ackward.model.scopes import Scope as RemedyScope
 from ackward.remedies import load as load_remedy
 from ackward.remedies.receipts import Receipts
 from ackward.verify.compare import compare
@@ -196,7 +199,7 @@ def _remedied(scenario: Scenario, hosts: TwoHosts, report: Report, tell: Tell) -
     )
     store = Receipts()
     cure = load_remedy(remedy.name)
-    plan = cure.plan(host, PortScope(port=scenario.shape.port))
+    plan = cure.plan(host, _scope(scenario, hosts, remedy.end, finding.cause))
     if isinstance(plan, Refusal):
         raise plan.as_error()
     receipt: Receipt | None = cure.apply(plan, store)
@@ -205,3 +208,16 @@ def _remedied(scenario: Scenario, hosts: TwoHosts, report: Report, tell: Tell) -
     finally:
         if receipt:
             cure.undo(receipt, store)
+
+
+def _scope(scenario: Scenario, hosts: TwoHosts, end: str, cause: Cause) -> RemedyScope:
+    """What the diagnosis's command would reach: this load alone."""
+    shape = scenario.shape
+    if scenario.remedy != "initcwnd":
+        return PortScope(port=shape.port)
+    peer = hosts.client_address if end == "server" else hosts.server_address
+    return WindowScope(
+        to=str(ip_network(peer(shape.family))),
+        segments=USUAL_SEGMENTS,
+        after_idle=cause == Cause.IDLE_RESTART,
+    )
