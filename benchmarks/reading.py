@@ -80,11 +80,7 @@ def make(directory: Path, kind: str, packets: int) -> Path:
 
 def compare(path: Path, packets: int, pairs: int) -> dict[str, list[Run]]:
     generator = random.Random(1)
-    programs = [
-        name
-        for name, (argv, most) in PROGRAMS.items()
-        if packets <= most and shutil.which(argv[0])
-    ]
+    programs = [name for name, (argv, most) in PROGRAMS.items() if packets <= most and shutil.which(argv[0])]
     runs: dict[str, list[Run]] = {name: [] for name in programs}
     for number in range(pairs):
         print(f"\r{path.name}: {number + 1} of {pairs} ", end="", file=sys.stderr, flush=True)

@@ -15,6 +15,7 @@ from ackward.kernel.namespaces import Namespace
 from ackward.lab import corpus
 from ackward.lab import run as lab
 from ackward.lab.scenarios import named
+from ackward.lab.tcpdump import tcpdump
 from ackward.loop.analyzing import analyze
 from ackward.model.causes import Cause
 from ackward.model.report import Report
@@ -54,7 +55,7 @@ def run(request, tmp_path_factory) -> Run:
         live = stack.enter_context(LiveCapture(scope, watched.values()))
         with ExitStack() as capturing:
             for end, host in watched.items():
-                capturing.enter_context(corpus._tcpdump(host, corpus.ANY, files[end], scenario.shape.port))
+                capturing.enter_context(tcpdump(host, corpus.ANY, files[end], scenario.shape.port))
             lab.load("captured", hosts, scenario.shape, live, lambda _: None)
         recording = live.finish()
     ends = {"client": ["client"], "server": ["server"], "both": ["client", "server"]}

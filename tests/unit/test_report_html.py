@@ -343,7 +343,7 @@ def test_every_cause_stands_out_from_the_paper(paper: str) -> None:
 
 
 def test_the_papers_are_those_of_the_style_sheet() -> None:
-    assert f"--paper: light-dark({', '.join(palette.PAPER)})" in html._source("report.css")
+    assert f"--paper: light-dark({', '.join(palette.PAPER)})" in html.source("report.css")
 
 
 def test_fifty_findings_with_the_largest_plots_fit() -> None:

@@ -124,6 +124,10 @@ def test_holds_are_named_by_the_rule_of_the_diagnosis(held, acknowledged, expect
         ({}, {"quick": 16}, Happened.DATA_RECEIVED, "first data"),
         ({"ato": 10}, {"quick": 16, "ato": 10}, Happened.DATA_RECEIVED, "data after idle"),
         ({"ato": 10}, {"quick": 16, "ato": 10}, Happened.OUT_OF_ORDER, "segment out of order"),
+        ({}, {"ato": 10}, 0, "first data"),  # a budget of one, spent at once
+        ({"quick": 16, "ato": 10}, {"quick": 17, "ato": 10}, Happened.DATA_RECEIVED, "window grew"),
+        ({"quick": 14}, {}, 0, "receive buffer full"),
+        ({"pingpong": 1, "ato": 10}, {"ato": 20}, Happened.TIMER_FIRED, "setsockopt TCP_QUICKACK"),
         ({"quick": 1}, {}, 0, "budget spent"),
         ({"quick": 9}, {"quick": 8}, 0, "ACK sent"),
         ({"ato": 10}, {"ato": 20}, Happened.TIMER_FIRED, "delayed-ACK timer"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -12,6 +14,10 @@ from ackward.cli.output import data, print_json, talk, write_file
 from ackward.errors import VerificationFailed
 from ackward.model.lab import LabReport
 from ackward.model.verdict import Result
+
+if TYPE_CHECKING:
+    from ackward.lab.experiment import Answer
+    from ackward.lab.run import Tell, Told
 
 app = typer.Typer(
     add_completion=False,
@@ -30,7 +36,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 @app.command("list", epilog="Example: ackward lab list --json")
 def list_(as_json: AsJson = False) -> None:
     """The scenarios, each with what it shows."""
-    from ackward.lab.scenarios import ALL
+    from ackward.lab.scenarios import ALL, EXPERIMENTS
 
     if as_json:
         import json
@@ -46,6 +52,16 @@ def list_(as_json: AsJson = False) -> None:
             }
             for s in ALL
         ]
+        rows += [
+            {
+                "name": e.name,
+                "summary": e.summary,
+                "cause": None,
+                "remedy": None,
+                "settings": dict(e.settings),
+            }
+            for e in EXPERIMENTS
+        ]
         print_json(json.dumps(rows, indent=2))
         return
     table = Table(box=None, pad_edge=False)
@@ -53,6 +69,8 @@ def list_(as_json: AsJson = False) -> None:
         table.add_column(column)
     for scenario in ALL:
         table.add_row(scenario.name, scenario.summary, scenario.cause, scenario.remedy or "-")
+    for experiment in EXPERIMENTS:
+        table.add_row(experiment.name, experiment.summary, "-", "-")
     data.print(table)
     talk.print(
         "\nrun one: ackward lab run standoff   (settings: --set rounds=20 --set family=6 --set nagle=off ...)"
@@ -72,27 +90,54 @@ def run(
 ) -> int:
     """Run a scenario: reproduce, diagnose live, fix, prove, undo. Needs root; touches only namespaces of its own.
 
-    Exits with 5 if a remedy was tried and the verdict is not "improved".
+    Exits with 5 if a remedy was tried and the verdict is not "improved". An experiment has no remedy:
+    it tells what this kernel does.
     """
     from ackward.errors import UsageError
     from ackward.lab import run as lab
-    from ackward.lab.scenarios import named
+    from ackward.lab.experiment import Experiment
+    from ackward.lab.scenarios import runnable
 
-    scenario = named(name).with_settings(settings or [])
+    scenario = runnable(name).with_settings(settings or [])
     if view not in ("both", "client", "server"):
         raise UsageError(f"--view {view!r} is no host of the lab", next_step="say client, server or both")
+    if isinstance(scenario, Experiment):
+        if view != "both":
+            raise UsageError(f"{name} chooses itself what it watches", next_step="leave --view out")
+        with _story() as tell:
+            answer = scenario.run(tell)
+        _give(answer, as_json=as_json, page=report)
+        return 0
+    with _story() as tell:
+        result = lab.run(scenario, tell, view=view)
+    _show(result, as_json=as_json, page=report)
+    return VerificationFailed.exit_code if result.fix and result.verdict is not Result.IMPROVED else 0
+
+
+@contextmanager
+def _story() -> Iterator[Tell]:
+    """Tells what a run does: a line for each new thing, and how far its rounds are beside the spinner."""
     with talk.status("starting") as spinner:
 
-        def tell(told: lab.Told) -> None:
+        def tell(told: Told) -> None:
             if told.of:
                 spinner.update(f"{told.text}: round {told.done} of {told.of}")
             else:
                 talk.print(f"  {told.text}")
                 spinner.update(told.text)
 
-        result = lab.run(scenario, tell, view=view)
-    _show(result, as_json=as_json, page=report)
-    return VerificationFailed.exit_code if result.fix and result.verdict is not Result.IMPROVED else 0
+        yield tell
+
+
+def _give(answer: Answer, *, as_json: bool, page: Path | None) -> None:
+    if page:
+        write_file(page, answer.page())
+    if as_json:
+        print_json(answer.to_json())
+    else:
+        data.print(answer.view())
+    if page:
+        talk.print(f"report: {page}")
 
 
 def _show(result: LabReport, *, as_json: bool, page: Path | None) -> None:

@@ -168,27 +168,39 @@ def _because(row: Any) -> Because:
     before, after, happened = row["before"], row["now"], Happened(int(row["happened"]))
     if before["route_quickack"] != row["route_quickack"]:
         return Because.ROUTE
-    forced = _forced(happened)
-    if after["pingpong"] < before["pingpong"]:
-        if Happened.TIMER_FIRED in happened:
-            return Because.TIMER
-        # Leaving pingpong makes it 0; a FIN makes it what the threshold is (tcp_fin).
-        if after["pingpong"] and Happened.FIN_RECEIVED in happened:
-            return Because.FIN
-        return forced or Because.SETSOCKOPT
+    if after["ato"] > before["ato"] == 0:
+        return Because.FIRST_DATA
+    if after["pingpong"] != before["pingpong"]:
+        return _of_pingpong(before, after, happened)
+    if after["quick"] != before["quick"]:
+        return _of_budget(before, after, happened)
+    return Because.TIMER if Happened.TIMER_FIRED in happened else Because.UNKNOWN
+
+
+def _of_pingpong(before: Any, after: Any, happened: Happened) -> Because:
     if after["pingpong"] > before["pingpong"]:
         if Happened.DATA_SENT in happened:
             return Because.DATA_SENT
         return Because.FIN if Happened.FIN_RECEIVED in happened else Because.SETSOCKOPT
-    if after["quick"] > before["quick"]:
-        if forced:
-            return forced
-        return Because.FIRST_DATA if not before["ato"] else Because.IDLE
-    if after["quick"] < before["quick"]:
-        return Because.ACK_SENT if after["quick"] else Because.BUDGET
     if Happened.TIMER_FIRED in happened:
-        return Because.TIMER
-    return Because.UNKNOWN
+        # A timer that finds pingpong sets ato to its least; if ato grew, pingpong had been left before it fired.
+        return Because.SETSOCKOPT if after["ato"] > before["ato"] else Because.TIMER
+    # Leaving pingpong makes it 0; a FIN makes it what the threshold is (tcp_fin).
+    if after["pingpong"] and Happened.FIN_RECEIVED in happened:
+        return Because.FIN
+    return _forced(happened) or Because.SETSOCKOPT
+
+
+def _of_budget(before: Any, after: Any, happened: Happened) -> Because:
+    # tcp_grow_window() makes the budget odd (quick |= 1); tcp_clamp_window() makes it 0, where an ACK takes one.
+    if after["quick"] > before["quick"]:
+        if not before["ato"]:
+            return _forced(happened) or Because.FIRST_DATA
+        grew = after["quick"] == before["quick"] | 1
+        return _forced(happened) or (Because.WINDOW_GREW if grew else Because.IDLE)
+    if after["quick"]:
+        return Because.ACK_SENT
+    return Because.BUFFER_FULL if before["quick"] > 1 else Because.BUDGET
 
 
 def _forced(happened: Happened) -> Because | None:

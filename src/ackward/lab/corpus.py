@@ -12,29 +12,24 @@ captured. So where the truth depends on the end, it is asked for with the kernel
 from __future__ import annotations
 
 import shutil
-import signal
 import statistics
-import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from ackward.errors import Unavailable
-from ackward.kernel.namespaces import Namespace, command_inside
 from ackward.lab import run as lab
 from ackward.lab.peer import Shape
 from ackward.lab.scenario import Excuse, Scenario
 from ackward.lab.scenarios import ALL, named
+from ackward.lab.tcpdump import tcpdump
 from ackward.lab.topology import DEVICE, TwoHosts, run_on
 from ackward.model.causes import Cause, End, Grade
 from ackward.model.report import Model
 
 #: Rounds after the warm-up: enough for a median, few enough for a corpus that is kept in a repository.
 ROUNDS = 6
-#: tcpdump keeps the headers and little else; "orig_len" still tells the length on the wire.
-SNAPLEN = 128
 _HOSTS = tuple(End)
 #: tcpdump's name for all interfaces.
 ANY = "any"
@@ -130,7 +125,7 @@ def _capture(directory: Path, name: str, scenario: Scenario, *, offload: bool, i
         stack.enter_context(lab.server(hosts, scenario.shape))
         for end, host in zip(_HOSTS, (hosts.client, hosts.server), strict=True):
             path = directory / f"{name}.{end}.pcap"
-            stack.enter_context(_tcpdump(host, interface, path, scenario.shape.port))
+            stack.enter_context(tcpdump(host, interface, path, scenario.shape.port))
         rounds = _load(hosts, scenario.shape)[scenario.warmup :]
         client, server = hosts.client_address(4), hosts.server_address(4)
     family = scenario.shape.family
@@ -190,35 +185,3 @@ def _load(hosts: TwoHosts, shape: Shape) -> list[int]:
             next_step="run it again on a quieter machine",
         )
     return rounds
-
-
-@contextmanager
-def _tcpdump(host: Namespace, interface: str, path: Path, port: int) -> Iterator[None]:
-    """Runs tcpdump in ``host``; at the end it has written every segment that was there by then."""
-    # -Z: without it tcpdump gives up root before it opens the file, and may then not write it.
-    command = ["tcpdump", "-i", interface, "-n", "-U", "-s", str(SNAPLEN), "-B", "4096", "--immediate-mode"]
-    command += ["--time-stamp-precision=nano", "-Z", "root", "-w", str(path), f"tcp port {port}"]
-    process = subprocess.Popen(command_inside(host, command), stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    try:
-        line = process.stderr.readline()
-        while line and "listening on" not in line:
-            line = process.stderr.readline()
-        if not line:
-            raise Unavailable("tcpdump did not start", consequence="the corpus is incomplete")
-        yield
-        _wait_until_quiet(path)
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=10)
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def _wait_until_quiet(path: Path) -> None:
-    """Until nothing was written for a quarter of a second: the last FINs are on their way when the load has ended."""
-    size, since = -1, time.monotonic()
-    while time.monotonic() - since < 0.25:
-        if path.stat().st_size != size:
-            size, since = path.stat().st_size, time.monotonic()
-        time.sleep(0.02)

@@ -72,25 +72,41 @@ class Scenario:
 
     def with_settings(self, settings: Iterable[str]) -> Scenario:
         """The scenario with ``key=value`` settings applied; raises :class:`UsageError` for what means nothing."""
-        given: dict[str, object] = {}
-        for setting in settings:
-            key, equals, value = setting.partition("=")
-            if not equals or key not in _READERS:
-                raise UsageError(
-                    f"--set {setting!r} means nothing to {self.name}",
-                    next_step=f"use key=value with one of {', '.join(_READERS)}",
-                )
-            try:
-                given[key] = _READERS[key](value)
-            except (ValueError, KeyError) as error:
-                raise UsageError(
-                    f"--set {setting!r}: {value!r} is no value for {key}",
-                    next_step=_HINTS.get(key, "give a number"),
-                ) from error
+        given = read_settings(self.name, settings, _READERS, _HINTS)
         return replace(self, shape=replace(self.shape, **given))  # type: ignore[arg-type]  # keys are Shape's own
 
 
-def _within(low: float, high: float, kind: type) -> Callable[[str], object]:
+def read_settings(
+    name: str,
+    settings: Iterable[str],
+    readers: Mapping[str, Callable[[str], object]],
+    hints: Mapping[str, str],
+) -> dict[str, object]:
+    """The values of ``key=value`` settings of the scenario ``name``; each key has a reader, which raises ValueError.
+
+    Raises :class:`UsageError`, with the key's hint, for what means nothing.
+    """
+    given: dict[str, object] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or key not in readers:
+            raise UsageError(
+                f"--set {setting!r} means nothing to {name}",
+                next_step=f"use key=value with one of {', '.join(readers)}",
+            )
+        try:
+            given[key] = readers[key](value)
+        except (ValueError, KeyError) as error:
+            raise UsageError(
+                f"--set {setting!r}: {value!r} is no value for {key}",
+                next_step=hints.get(key, "give a number"),
+            ) from error
+    return given
+
+
+def within(low: float, high: float, kind: type) -> Callable[[str], object]:
+    """A reader of numbers of one kind between two limits."""
+
     def read(text: str) -> object:
         number = kind(text)
         if not low <= number <= high:
@@ -107,7 +123,8 @@ def _sizes(text: str) -> tuple[int, ...]:
     return sizes
 
 
-def _family(text: str) -> int:
+def family(text: str) -> int:
+    """The reader of an address family: 4 or 6."""
     return {"4": 4, "6": 6}[text]
 
 
@@ -121,13 +138,13 @@ def _congestion(text: str) -> object:
     return text
 
 
-_MILLISECONDS = _within(0, 10_000, float)
+_MILLISECONDS = within(0, 10_000, float)
 _READERS: dict[str, Callable[[str], object]] = {
-    "pings": _within(1, 64, int),
-    "pongs": _within(1, 64, int),
+    "pings": within(1, 64, int),
+    "pongs": within(1, 64, int),
     "sizes": _sizes,
-    "answer": _within(1, 1_000_000, int),
-    "rounds": _within(1, 100_000, int),
+    "answer": within(1, 1_000_000, int),
+    "rounds": within(1, 100_000, int),
     "latency": _MILLISECONDS,
     "pause": _MILLISECONDS,
     "rest": _MILLISECONDS,
@@ -136,15 +153,15 @@ _READERS: dict[str, Callable[[str], object]] = {
     "server_nagle": _switch,
     "drain": _switch,
     "reconnect": _switch,
-    "receive_buffer": _within(0, 1 << 28, int),
-    "pacing": _within(0, 1 << 31, int),
+    "receive_buffer": within(0, 1 << 28, int),
+    "pacing": within(0, 1 << 31, int),
     "congestion": _congestion,
-    "backlog": _within(0, 4096, int),
+    "backlog": within(0, 4096, int),
     "accept_rest": _MILLISECONDS,
-    "crowd": _within(0, 64, int),
+    "crowd": within(0, 64, int),
     "http": _switch,
-    "family": _family,
-    "port": _within(1, 65534, int),
+    "family": family,
+    "port": within(1, 65534, int),
 }
 _HINTS = {
     **{key: "say on or off" for key, reader in _READERS.items() if reader is _switch},

@@ -49,7 +49,7 @@ class Probe(enum.StrEnum):
 
 
 class Because(enum.StrEnum):
-    """What turned quick ACKs on or off."""
+    """What changed quick or pingpong."""
 
     DATA_SENT = "data sent"
     TIMER = "delayed-ACK timer"
@@ -61,8 +61,29 @@ class Because(enum.StrEnum):
     IDLE = "data after idle"
     BUDGET = "budget spent"
     ACK_SENT = "ACK sent"
+    WINDOW_GREW = "window grew"
+    BUFFER_FULL = "receive buffer full"
     ROUTE = "route"
     UNKNOWN = "unknown"
+
+
+#: Where the kernel does it (net/ipv4/tcp_input.c, tcp_output.c, tcp_timer.c, tcp.c).
+FUNCTIONS: Final = {
+    Because.FIRST_DATA: "tcp_event_data_recv, tcp_incr_quickack",
+    Because.IDLE: "tcp_event_data_recv, tcp_incr_quickack",
+    Because.OUT_OF_ORDER: "tcp_enter_quickack_mode",
+    Because.CONGESTION_MARK: "tcp_ecn_check_ce, tcp_enter_quickack_mode",
+    Because.WINDOW_GREW: "tcp_grow_window",
+    Because.ACK_SENT: "tcp_dec_quickack_mode",
+    Because.BUDGET: "tcp_dec_quickack_mode",
+    Because.BUFFER_FULL: "tcp_clamp_window",
+    Because.DATA_SENT: "tcp_event_data_sent, inet_csk_inc_pingpong_cnt",
+    Because.TIMER: "tcp_delack_timer_handler",
+    Because.SETSOCKOPT: "__tcp_sock_set_quickack",
+    Because.FIN: "tcp_fin",
+    Because.ROUTE: "sk_setup_caps",
+    Because.UNKNOWN: "",
+}
 
 
 class AckMode(Model):

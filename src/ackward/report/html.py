@@ -36,18 +36,18 @@ def render(
     subtitle: str = "",
 ) -> str:
     """The whole page. Pure: the same input gives the same text."""
-    style = _source("report.css") + palette.css()
+    style = source("report.css") + palette.css()
     plotted = any(finding.sequence for finding in report.findings)
-    script = "".join(map(_source, ("report.js", *(PLOT_SCRIPTS if plotted else ()))))
+    script = "".join(map(source, ("report.js", *(PLOT_SCRIPTS if plotted else ()))))
     table = flow_table.table_of(report.flows)
     measures = summary.measures(verdict, phases)
     return (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             title=title,
             subtitle=subtitle,
-            policy=_policy(style, script),
+            policy=policy(style, script),
             style=Markup(style),  # noqa: S704 - our own file
             script=Markup(script),  # noqa: S704 - our own file
             report=report,
@@ -99,7 +99,7 @@ def _plot(finding: Finding) -> dict[str, object]:
 
 
 @functools.cache
-def _environment() -> Environment:
+def environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("ackward.report"),
         autoescape=True,
@@ -120,9 +120,9 @@ def _shown(value: object) -> object:
     return names.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _source(name: str) -> str:
-    source, _, _ = PackageLoader("ackward.report").get_source(Environment(autoescape=True), name)
-    return source
+def source(name: str) -> str:
+    text, _, _ = PackageLoader("ackward.report").get_source(Environment(autoescape=True), name)
+    return text
 
 
 def _data(value: object) -> Markup:
@@ -133,7 +133,7 @@ def _data(value: object) -> Markup:
     return Markup(text)  # noqa: S704 - pure ASCII without <, > and &
 
 
-def _policy(style: str, script: str) -> str:
+def policy(style: str, script: str) -> str:
     return (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
         "img-src data:; base-uri 'none'; form-action 'none'"

@@ -1,8 +1,11 @@
-"""One module a scenario: each holds ``SCENARIO``. To add one, add a module and a line."""
+"""One module a scenario: each holds ``SCENARIO``, or ``EXPERIMENT``. To add one, add a module and a line."""
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from ackward.errors import UnknownName
+from ackward.lab.experiment import Experiment
 from ackward.lab.scenario import Scenario
 from ackward.lab.scenarios import (
     accept_queue,
@@ -18,6 +21,7 @@ from ackward.lab.scenarios import (
     late_writer_nagle,
     nagle,
     pacing,
+    quickack_toggle,
     response_standoff,
     retransmission_timeout,
     slow_reader,
@@ -55,14 +59,28 @@ ALL: tuple[Scenario, ...] = (
     draining_writer.SCENARIO,
     slow_reader.SCENARIO,
 )
+EXPERIMENTS: tuple[Experiment, ...] = (quickack_toggle.EXPERIMENT,)
 
 
 def named(name: str) -> Scenario:
     """The scenario of that name."""
-    for scenario in ALL:
-        if scenario.name == name:
-            return scenario
-    known = ", ".join(scenario.name for scenario in ALL)
+    return _named(name, ALL)
+
+
+def runnable(name: str) -> Scenario | Experiment:
+    """The scenario or the experiment of that name."""
+    everything: tuple[Scenario | Experiment, ...] = (*ALL, *EXPERIMENTS)
+    return _named(name, everything)
+
+
+_Named = TypeVar("_Named", bound=Scenario | Experiment)
+
+
+def _named(name: str, among: tuple[_Named, ...]) -> _Named:
+    for each in among:
+        if each.name == name:
+            return each
+    known = ", ".join(each.name for each in among)
     raise UnknownName(
         f"there is no scenario {name!r}", consequence="nothing was run", next_step=f"name one of {known}"
     )

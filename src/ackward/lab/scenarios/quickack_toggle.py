@@ -1,0 +1,84 @@
+"""Why TCP_QUICKACK "turns itself off after a while": each value through all kinds of traffic, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ackward.lab.experiment import Experiment
+from ackward.lab.scenario import family, within
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from ackward.lab.run import Tell
+    from ackward.model.toggle import ToggleReport
+
+_VALUES = ("unset", "0", "1", "2", "3", "route")
+#: SO_RCVBUF, bytes: below the least the kernel raises it (SOCK_MIN_RCVBUF); above the most a phase would not fill it.
+_LEAST_BUFFER, _MOST_BUFFER = 2048, 65536
+
+
+@dataclass(frozen=True)
+class _Answer:
+    report: ToggleReport
+
+    def to_json(self) -> str:
+        return self.report.to_json()
+
+    def page(self) -> str:
+        from ackward.report.toggle_page import render
+
+        return render(self.report)
+
+    def view(self) -> RenderableType:
+        from ackward.report.toggle_table import view
+
+        return view(self.report)
+
+
+def _ask(settings: Mapping[str, Any], tell: Tell) -> _Answer:
+    from ackward.lab.toggle import carry_out
+
+    return _Answer(carry_out(settings, tell))
+
+
+def _values(text: str) -> tuple[str, ...]:
+    values = tuple(dict.fromkeys(text.split(",")))
+    if not set(values) <= set(_VALUES):
+        raise ValueError(f"not one of {', '.join(_VALUES)}")
+    return values
+
+
+def _buffers(text: str) -> tuple[int, ...]:
+    buffer = within(_LEAST_BUFFER, _MOST_BUFFER, int)
+    return tuple(int(str(buffer(part))) for part in text.split(",") if part)
+
+
+EXPERIMENT = Experiment(
+    name="quickack-toggle",
+    summary="TCP_QUICKACK in six kinds of traffic: every ACK's delay, and what ends quick ACKs or brings them back",
+    ask=_ask,
+    settings={
+        "values": _VALUES,
+        "buffer": 65536,
+        "buffers": (2048, 4096, 8192, 16384, 32768, 65536),
+        "family": 4,
+        "port": 7000,
+    },
+    readers={
+        "values": _values,
+        "buffer": within(16384, _MOST_BUFFER, int),
+        "buffers": _buffers,
+        "family": family,
+        "port": within(1, 65534, int),
+    },
+    hints={
+        "values": f"give some of {','.join(_VALUES)}",
+        "buffer": "give bytes from 16384 to 65536",
+        "buffers": f"give bytes from {_LEAST_BUFFER} to {_MOST_BUFFER}, for example 8192,65536, or nothing",
+        "family": "say 4 or 6",
+        "port": "give a port from 1 to 65534",
+    },
+)
