@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from ackward.kernel import own_socket
 from ackward.kernel.machine import PIDFD_GETFD
 from ackward.kernel.namespaces import Namespace, call_inside
 from ackward.kernel.questions import MOUNTS, mounts
@@ -89,14 +90,22 @@ def connections(host: Namespace) -> Iterator[None]:
         yield
 
 
-def options(host: Namespace) -> dict[str, list[bool]]:
-    """TCP_NODELAY on those connections' ends; nothing for a host without."""
+Steered = tuple[bool, int, int | None]
+
+
+def steered(connection: socket.socket) -> Steered:
+    """All that steering may set: TCP_NODELAY, the mark, the longest delay of an ACK."""
+    return nodelay(connection), own_socket.mark(connection), own_socket.delack_max_us(connection)
+
+
+def options(host: Namespace) -> dict[str, list[Steered]]:
+    """The options of those connections' ends; nothing for a host without."""
     if host.inode not in _open:
         return {}
     ours, holder, numbers = _open[host.inode]
     beside = [_copy(holder.pid, number) for number in numbers]
     try:
-        return {"in scope": [nodelay(end) for end in ours], "beside": [nodelay(end) for end in beside]}
+        return {"in scope": [steered(end) for end in ours], "beside": [steered(end) for end in beside]}
     finally:
         for end in beside:
             end.close()

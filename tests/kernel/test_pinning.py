@@ -145,7 +145,8 @@ def test_accepted_sockets_inherit(hosts: TwoHosts, means: Means) -> None:
         if means is Means.MARK:
             assert delayed(hosts) == before
         else:
-            assert statistics.median(sorted(late)[-15:]) < 3 * TICK_MS + 1
+            # One tick more than is armed: a virtual machine that misses a tick runs its timers at the next one.
+            assert statistics.median(sorted(late)[-15:]) < 4 * TICK_MS + 1
         accepted = ackward.pin_quickack(talk.pairs[0][1])
         assert accepted.means is Means.MARK
 
@@ -314,7 +315,7 @@ def test_processes_that_start_together_share_the_bit(hosts: TwoHosts, store: rec
 
 
 @pytest.mark.parametrize(
-    ("means", "said"), [((), "delack-max\n"), (("mark",), "refused: changing routes needs CAP_NET_ADMIN\n")]
+    ("means", "said"), [((), "delack-max\n"), (("mark",), "refused: changing routes and sockets needs CAP_NET_ADMIN\n")]
 )
 def test_without_the_capability(hosts: TwoHosts, tmp_path: Path, means: tuple[str, ...], said: str) -> None:
     drop = ["setpriv", "--bounding-set=-net_admin,-net_raw", "--inh-caps=-net_admin,-net_raw"]

@@ -30,7 +30,7 @@ from ackward.kernel.background import start_time_of
 from ackward.kernel.namespaces import Namespace, resolve, temporary
 from ackward.model.pins import ProcessPins
 from ackward.model.plan import Ending, Lasting, Plan, Receipt, State
-from ackward.model.scopes import PortScope, RouteScope, Scope, SocketScope, WindowScope
+from ackward.model.scopes import CapScope, PortScope, RouteScope, Scope, SocketScope, WindowScope
 from ackward.remedies import receipts
 from ackward.remedies.clearance import undo_all
 from ackward.remedies.lasting import lease
@@ -45,6 +45,14 @@ SCOPES: dict[str, list[Scope]] = {
         RouteScope(to="198.19.0.0/24"),
         RouteScope(to="203.0.113.0/24"),
         PortScope(port=7300),
+        SocketScope(
+            ports=(7300, 7310),
+            to="127.0.0.0/8",
+            cgroup=f"/{steering_hosts.CGROUP.name}",
+            pid=os.getpid(),
+            start_time=start_time_of(os.getpid()),
+        ),
+        CapScope(ports=(7300, 7310), cap_us=8000),
     ],
     "nodelay": [
         SocketScope(ports=(7300, 7310), to="127.0.0.0/8", cgroup=f"/{steering_hosts.CGROUP.name}"),
@@ -108,7 +116,7 @@ def state(host: Namespace) -> dict[str, object]:
         for hook in hooks()
         if hook.netns == netns
     }
-    return {**routing(host), "hooks": pinned, "nodelay": steering_hosts.options(host)}
+    return {**routing(host), "hooks": pinned, "options": steering_hosts.options(host)}
 
 
 @pytest.fixture
@@ -243,7 +251,8 @@ def test_killed_after_any_step_of_apply_undo_all_leaves_nothing(
     case: Case, host: Namespace, store: Receipts
 ) -> None:
     before = state(host)
-    last = 0
+    # A mark's detour begins as a port's, which is cut at each step in a case of its own.
+    last = 4 if type(case.scope) is SocketScope and case.remedy.name == "quickack" else 0
     while True:
         last += 1
         total = cut("apply", case, host, store, last)
@@ -466,7 +475,7 @@ class TestDamage:
 
 @pytest.mark.parametrize(
     "case",
-    [("quickack", scope) for scope in SCOPES["quickack"]],
+    [("quickack", scope) for scope in SCOPES["quickack"] if not isinstance(scope, SocketScope)],
     indirect=True,
     ids=lambda pair: pair[1].kind,
 )
@@ -503,11 +512,13 @@ class TestCommands:
     def options(self, case: Case) -> list[str]:
         if isinstance(case.scope, PortScope):
             return ["--port", str(case.scope.port)]
-        if isinstance(case.scope, SocketScope) and case.scope.pid:
-            return ["--pid", str(case.scope.pid)]
         options = ["--to", case.scope.to] if case.scope.to else []
         if isinstance(case.scope, SocketScope):
-            options += ["--port", "7300-7310", "--cgroup", str(case.scope.cgroup)]
+            options += ["--port", "{}-{}".format(*case.scope.ports)] if case.scope.ports else []
+            options += ["--cgroup", case.scope.cgroup] if case.scope.cgroup else []
+            options += ["--pid", str(case.scope.pid)] if case.scope.pid else []
+        if isinstance(case.scope, CapScope):
+            options += ["--cap", f"{case.scope.cap_us}us"]
         if isinstance(case.scope, WindowScope):
             options += ["--segments", str(case.scope.segments)]
             options += ["--after-idle"] if case.scope.after_idle else []

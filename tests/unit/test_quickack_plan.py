@@ -26,7 +26,8 @@ from ackward.model.changes import (
 from ackward.model.plan import NamespaceIdentity, Plan, Refusal
 from ackward.model.scopes import PortScope, RouteScope, Scope
 from ackward.remedies.quickack import mirror
-from ackward.remedies.quickack.plan import TABLES, Facts, plan
+from ackward.remedies.quickack.detour import TABLES
+from ackward.remedies.quickack.plan import Facts, plan
 from ackward.remedies.route_metrics.plan import network
 
 MAIN, LOCAL = 254, 255

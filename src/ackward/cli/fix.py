@@ -9,6 +9,12 @@ import typer
 from ackward.cli.fix_options import AsJson, DryRun, Lease, Manner, Netns, Page, Persist, Prove
 
 To = Annotated[str | None, typer.Option(help="routes to this CIDR instead of default routes")]
+SocketsNetns = Annotated[
+    str | None,
+    typer.Option(help="namespace: a name, a PID, a path, or self; default: that of the process or cgroup"),
+]
+Cgroup = Annotated[str | None, typer.Option(help="sockets of this cgroup (v2) and below")]
+Pid = Annotated[int | None, typer.Option(help="sockets of this process")]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -16,7 +22,10 @@ EPILOG = """Examples:\n\n
 ackward fix quickack --port 7000 --dry-run     show what would change\n\n
 ackward fix quickack --port 7000 --prove 30s   keep it only if it helps\n\n
 ackward fix quickack --port 7000 --lease 1h    take it back in an hour, whatever happens\n\n
-ackward fix quickack --netns web               all default routes there"""
+ackward fix quickack --netns web               all default routes there\n\n
+ackward fix quickack --cgroup system.slice/shop.service   a service and all it starts\n\n
+ackward fix quickack --pid 4711 --to 10.0.0.0/8   one process, and where its connections lead\n\n
+ackward fix quickack --cap 8ms --port 7000     fewer ACKs: delay them, but 8 ms at most"""
 
 NODELAY_EPILOG = """Examples:\n\n
 ackward fix nodelay --port 7000 --dry-run    show what would change\n\n
@@ -37,9 +46,22 @@ def fix() -> None:
 
 @app.command(epilog=EPILOG)
 def quickack(
-    netns: Netns = "self",
-    to: To = None,
-    port: Annotated[int | None, typer.Option(help="TCP port, local or remote, instead of routes")] = None,
+    netns: SocketsNetns = None,
+    to: Annotated[
+        str | None,
+        typer.Option(help="routes to this CIDR instead of default routes; of sockets, where they lead"),
+    ] = None,
+    port: Annotated[
+        str | None, typer.Option(help="TCP port, local or remote, instead of routes; of sockets also A-B")
+    ] = None,
+    cgroup: Cgroup = None,
+    pid: Pid = None,
+    cap: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="let sockets delay ACKs, but no longer than this (8ms); needs a scope"
+        ),
+    ] = None,
     dry_run: DryRun = False,
     prove: Prove = None,
     lease: Lease = None,
@@ -47,26 +69,29 @@ def quickack(
     page: Page = None,
     as_json: AsJson = False,
 ) -> int:
-    """Acknowledge at once, so that no peer's Nagle waits for an ACK. Open connections profit too."""
+    """Acknowledge at once, so that no peer's Nagle waits for an ACK. Open connections profit too.
+
+    For routes (all default ones, or --to), or for one --port; with --cgroup, --pid or --cap for single sockets.
+    """
     from ackward.cli import fix_run
+    from ackward.cli.arguments import duration_ns
     from ackward.loop import fixing
 
     manner = Manner.asked(
         dry_run=dry_run, prove=prove, lease=lease, persist=persist, page=page, as_json=as_json
     )
-    return fix_run.run(fixing.plan_quickack(netns=netns, to=to, port=port), manner)
+    seconds = None if cap is None else duration_ns(cap, "--cap") / 1e9
+    plan = fixing.plan_quickack(netns=netns, to=to, port=port, cgroup=cgroup, pid=pid, cap=seconds)
+    return fix_run.run(plan, manner)
 
 
 @app.command(epilog=NODELAY_EPILOG)
 def nodelay(
-    netns: Annotated[
-        str | None,
-        typer.Option(help="namespace: a name, a PID, a path, or self; default: that of the process or cgroup"),
-    ] = None,
+    netns: SocketsNetns = None,
     port: Annotated[str | None, typer.Option(help="TCP port, local or remote, or a range A-B")] = None,
     to: Annotated[str | None, typer.Option(help="connections to addresses in this CIDR")] = None,
-    cgroup: Annotated[str | None, typer.Option(help="sockets of this cgroup (v2) and below")] = None,
-    pid: Annotated[int | None, typer.Option(help="sockets of this process")] = None,
+    cgroup: Cgroup = None,
+    pid: Pid = None,
     dry_run: DryRun = False,
     prove: Prove = None,
     lease: Lease = None,

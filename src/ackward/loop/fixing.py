@@ -5,8 +5,18 @@ from __future__ import annotations
 from ackward import remedies
 from ackward.errors import UsageError
 from ackward.kernel.namespaces import in_sight, resolve
+from ackward.loop.port_ranges import port_range
 from ackward.model.plan import Lasting, Persistent, Plan, Receipt, Refusal, Status, UndoOutcome
-from ackward.model.scopes import MOST_SEGMENTS, USUAL_SEGMENTS, PortScope, RouteScope, Scope, WindowScope
+from ackward.model.scopes import (
+    MOST_SEGMENTS,
+    USUAL_SEGMENTS,
+    CapScope,
+    PortScope,
+    RouteScope,
+    Scope,
+    SocketScope,
+    WindowScope,
+)
 from ackward.remedies.clearance import Cleared, undo_all, withdraw
 from ackward.remedies.lasting.persistence import without_receipt
 from ackward.remedies.receipts import Receipts
@@ -14,31 +24,78 @@ from ackward.remedies.route_metrics.plan import already_set
 from ackward.remedies.transaction import Occasion
 
 
-def quickack_scope(*, to: str | None = None, port: int | None = None) -> Scope:
-    """The scope that the arguments ask for; raises :class:`UsageError`."""
+def quickack_scope(
+    *,
+    to: str | None = None,
+    port: int | str | None = None,
+    cgroup: str | None = None,
+    pid: int | None = None,
+    cap: float | None = None,
+) -> Scope:
+    """The scope that the arguments ask for; raises :class:`UsageError`.
+
+    Routes, or one port; with ``cgroup``, ``pid`` or ``cap`` (seconds) single sockets, which ``to`` and ``port`` limit.
+    """
+    if cgroup is not None or pid is not None or cap is not None:
+        from ackward.loop.socket_scopes import socket_scope  # brings NumPy, for which a lease has no use
+
+        sockets = socket_scope(port=port, to=to, cgroup=cgroup, pid=pid)
+        return sockets if cap is None else _capped(sockets, cap)
     if port is None:
         return RouteScope(to=to)
     if to is not None:
         raise UsageError(
             "--to and --port exclude each other",
             consequence="nothing was changed",
-            next_step="choose routes (--to) or a port (--port)",
+            next_step="choose routes (--to) or a port (--port), or add --cgroup, --pid or --cap",
         )
-    if not 1 <= port <= 65535:
+    first, last = port_range(str(port))
+    if first != last:
         raise UsageError(
-            f"--port {port} is no TCP port",
+            f"--port {port} is a range, and a rule is for one port",
             consequence="nothing was changed",
-            next_step="name one of 1 to 65535",
+            next_step="fix each port by itself, or add --cgroup, --pid or --cap, which take a range",
         )
-    return PortScope(port=port)
+    return PortScope(port=first)
 
 
-def plan_quickack(*, netns: str | None = None, to: str | None = None, port: int | None = None) -> Plan:
-    """What ``fix quickack`` would change; raises :class:`Refused` with the reason if it should not."""
-    found = remedies.load("quickack").plan(resolve(netns), quickack_scope(to=to, port=port))
+def _capped(sockets: SocketScope, cap: float) -> CapScope:
+    cap_us = round(cap * 1e6)
+    if cap_us < 1:
+        raise UsageError(
+            f"a cap of {cap:g} s is no delay at all",
+            consequence="nothing was changed",
+            next_step="leave --cap out to acknowledge at once, or name a time, for example 8ms",
+        )
+    return CapScope(**sockets.model_dump(exclude={"kind"}), cap_us=cap_us)
+
+
+def plan_quickack(
+    *,
+    netns: str | None = None,
+    to: str | None = None,
+    port: int | str | None = None,
+    cgroup: str | None = None,
+    pid: int | None = None,
+    cap: float | None = None,
+) -> Plan:
+    """What ``fix quickack`` would change; raises :class:`Refused` with the reason if it should not.
+
+    The arguments are those of :func:`quickack_scope`. Without ``netns`` it is the namespace of the process, or of the
+    cgroup's processes, or the current one.
+    """
+    scope = quickack_scope(to=to, port=port, cgroup=cgroup, pid=pid, cap=cap)
+    if isinstance(scope, SocketScope):
+        from ackward.loop.socket_scopes import namespace_of
+
+        namespace = namespace_of(netns, scope)
+    else:
+        namespace = resolve(netns)
+    found = remedies.load("quickack").plan(namespace, scope)
     if isinstance(found, Refusal):
         raise found.as_error()
-    return asked_by(found, to=to, port=port)
+    words = None if cap is None else f"{cap * 1e3:g}ms"
+    return asked_by(found, to=to, port=port, cgroup=cgroup, pid=pid, cap=words)
 
 
 def asked_by(plan: Plan, **options: str | int | bool | None) -> Plan:

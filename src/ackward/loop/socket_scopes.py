@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from ackward.errors import AckwardError, Refused, UnknownName, UsageError
 from ackward.kernel.background import start_time_of
 from ackward.kernel.namespaces import Namespace, current, resolve
 from ackward.kernel.probes import cgroup2_mount
-from ackward.loop.watching import PORTS, scope_of
+from ackward.loop.port_ranges import port_range
+from ackward.loop.watching import scope_of
 from ackward.model.scopes import SocketScope
 from ackward.remedies.route_metrics.plan import network
 from ackward.remedies.steering.connections import cgroup_of
 
 _UNCHANGED = "nothing was changed"
-_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 
 
 def socket_scope(
@@ -41,7 +40,7 @@ def socket_scope(
         if pid is not None and started is None:
             raise UnknownName(f"there is no process {pid}", next_step="look it up with `pgrep`")
         return SocketScope(
-            ports=_ports(str(port)) if port is not None else None,
+            ports=port_range(str(port)) if port is not None else None,
             to=str(network(to)) if to is not None else None,
             cgroup=_in_hierarchy(looked_up.cgroup) if looked_up.cgroup else None,
             pid=pid,
@@ -56,19 +55,6 @@ def _in_hierarchy(cgroup: Path) -> str:
     """The path as /proc/PID/cgroup has it."""
     below = cgroup.resolve().relative_to(cgroup2_mount()).as_posix()
     return "/" if below == "." else f"/{below}"
-
-
-def _ports(text: str) -> tuple[int, int]:
-    found = _RANGE.fullmatch(text.strip())
-    if not found:
-        raise UsageError(f"--port {text!r} is no TCP port", next_step="write 7000, or 7000-7010 for a range")
-    first = int(found[1])
-    last = int(found[2] or first)
-    if first not in PORTS or last not in PORTS:
-        raise UsageError(f"--port {text} is no TCP port", next_step="name one of 1 to 65535")
-    if last < first:
-        raise UsageError(f"--port {text} is turned round", next_step=f"write {last}-{first}")
-    return first, last
 
 
 def namespace_of(netns: str | None, scope: SocketScope) -> Namespace:

@@ -70,8 +70,8 @@ class SocketScope(Model):
     """TCP sockets of a namespace: those to which all that is named here applies.
 
     ``ports``: the first and the last of a range, local or remote. ``to``: a CIDR that holds the remote address.
-    ``cgroup``: a path of the v2 hierarchy as /proc/PID/cgroup has it ("/a/b"); that and below. ``start_time`` of the process, in clock ticks since boot,
-    tells a PID that was given out again.
+    ``cgroup``: a path of the v2 hierarchy as /proc/PID/cgroup has it ("/a/b"); that and below. ``start_time`` of the
+    process, in clock ticks since boot, tells a PID that was given out again.
     """
 
     kind: Literal["sockets"] = "sockets"
@@ -97,4 +97,25 @@ class SocketScope(Model):
         return " ".join(parts)
 
 
-Scope = Annotated[RouteScope | PortScope | SocketScope | WindowScope | ProcessPins, Field(discriminator="kind")]
+class CapScope(SocketScope):
+    """Sockets as :class:`SocketScope` names them, and how long at most they may delay an ACK, in microseconds."""
+
+    kind: Literal["ack-cap"] = "ack-cap"  # type: ignore[assignment]
+    cap_us: int = Field(ge=1)
+
+    @property
+    def words(self) -> str:
+        """The scope in a user's words."""
+        return f"{self.sockets.words} with ACKs delayed by {self.cap_us / 1000:g} ms at most"
+
+    @property
+    def sockets(self) -> SocketScope:
+        """The sockets alone."""
+        return SocketScope(
+            ports=self.ports, to=self.to, cgroup=self.cgroup, pid=self.pid, start_time=self.start_time
+        )
+
+
+Scope = Annotated[
+    RouteScope | PortScope | SocketScope | CapScope | WindowScope | ProcessPins, Field(discriminator="kind")
+]

@@ -1,4 +1,4 @@
-"""A pin's effects on the kernel: tables and follower as quickack makes them, mark rules and keeper of its own."""
+"""A pin's effects on the kernel: a detour as quickack makes it, and a keeper of its own."""
 
 from __future__ import annotations
 
@@ -8,23 +8,20 @@ from types import TracebackType
 from typing import Self
 
 from ackward.errors import UsageError
-from ackward.kernel import background, mark_rules
+from ackward.kernel import background
 from ackward.kernel.background import Process
-from ackward.kernel.mark_rules import MarkRule
-from ackward.kernel.marks import claimed
 from ackward.kernel.namespaces import Namespace
 from ackward.kernel.netlink import Netlink
-from ackward.model.changes import OUR_PROTOCOL, Change
-from ackward.model.pins import KeeperStarted, MarkRuleAdded, ProcessPins
+from ackward.model.changes import Change
+from ackward.model.pins import KeeperStarted, ProcessPins
 from ackward.model.plan import Ending, Look, Plan, Refusal, State, Undone
 from ackward.model.scopes import Scope
 from ackward.remedies import transaction
 from ackward.remedies.pin import keeper
 from ackward.remedies.pin import plan as planning
-from ackward.remedies.pin.plan import Marks
-from ackward.remedies.quickack.apply import Quickack, facts
-
-FAMILIES = (4, 6)
+from ackward.remedies.quickack import mark_bits
+from ackward.remedies.quickack.apply import facts
+from ackward.remedies.quickack.rerouting import Rerouting
 
 
 def scope_of_this_process() -> ProcessPins:
@@ -32,17 +29,6 @@ def scope_of_this_process() -> ProcessPins:
     start_time = background.start_time_of(os.getpid())
     assert start_time is not None
     return ProcessPins(pid=os.getpid(), start_time=start_time)
-
-
-def _marks(namespace: Namespace) -> Marks:
-    with Netlink(namespace) as netlink:
-        ours = {
-            rule.family: rule.mark
-            for family in FAMILIES
-            for rule in mark_rules.dump(netlink, family)
-            if rule.protocol == OUR_PROTOCOL and rule.mark == rule.mask
-        }
-        return Marks(claimed=claimed(netlink, OUR_PROTOCOL), ours=ours)
 
 
 def plan(namespace: Namespace, scope: Scope) -> Plan | Refusal:
@@ -53,7 +39,7 @@ def plan(namespace: Namespace, scope: Scope) -> Plan | Refusal:
             consequence="nothing was changed",
             next_step="use the remedy quickack",
         )
-    return planning.plan(facts(namespace), _marks(namespace), scope)
+    return planning.plan(facts(namespace), mark_bits.read(namespace), scope)
 
 
 class Pins:
@@ -61,8 +47,8 @@ class Pins:
 
     def __init__(self, namespace: Namespace, receipt: Path) -> None:
         self._receipt = receipt
-        self._routing = Quickack(namespace, receipt)
         self._netlink = Netlink(namespace)
+        self._rerouting = Rerouting(self._netlink, receipt)
 
     def __enter__(self) -> Self:
         return self
@@ -71,26 +57,18 @@ class Pins:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._netlink.close()
-        self._routing.__exit__(kind, error, trace)
 
     def make(self, change: Change) -> Change:
         """Make the change, verified by reading back."""
         match change:
-            case MarkRuleAdded():
-                mark_rules.add(self._netlink, _rule(change))
-                return change
             case KeeperStarted():
                 started = keeper.start(Process(change.owner, change.owner_start_time), self._receipt)
                 return change.model_copy(update={"pid": started.pid, "start_time": started.start_time})
-        return self._routing.make(change)
+        return self._rerouting.make(change)
 
     def look(self, change: Change) -> Look:
         """Read the change back."""
         match change:
-            case MarkRuleAdded():
-                there = _rule(change) in mark_rules.dump(self._netlink, change.family)
-                words = f"IPv{change.family} rule for mark {change.bit:#x} is {'there' if there else 'gone'}"
-                return Look(state=State.IN_FORCE if there else State.GONE, words=words)
             case KeeperStarted():
                 known = _known(change)
                 if known and background.lives(known):
@@ -100,17 +78,15 @@ class Pins:
                     )
                 words = f"keeper of process {change.owner} is not running: nothing takes this back by itself"
                 return Look(state=State.GONE, words=words)
-        return self._routing.look(change)
+        return self._rerouting.look(change)
 
     def unmake(self, change: Change) -> Undone:
         """Take the change back."""
         match change:
-            case MarkRuleAdded():
-                undone = mark_rules.delete(self._netlink, _rule(change))
             case KeeperStarted():
                 undone = self._stop(change)
             case _:
-                return self._routing.unmake(change)
+                return self._rerouting.unmake(change)
         ending = Ending.UNDONE if undone else Ending.NOTHING
         return Undone(ending=ending, words=f"{ending.value}: {change.words}")
 
@@ -125,34 +101,16 @@ class Pins:
         return stopped
 
 
-def _rule(change: MarkRuleAdded) -> MarkRule:
-    return MarkRule(
-        family=change.family,
-        preference=change.preference,
-        mark=change.bit,
-        mask=change.bit,
-        table=change.table,
-        protocol=OUR_PROTOCOL,
-    )
-
-
 def _known(change: KeeperStarted) -> Process | None:
     if change.pid is None or change.start_time is None:
         return None
     return Process(change.pid, change.start_time)
 
 
-def sweep(namespace: Namespace, directory: Path) -> transaction.Swept:
-    """Remove mark rules of our protocol number; end the keepers of ``directory``. Tables are quickack's to sweep."""
-    removed = [f"process {lost.pid}" for lost in keeper.running(directory) if background.stop(lost)]
-    with Netlink(namespace) as netlink:
-        for family in FAMILIES:
-            ours = [rule for rule in mark_rules.dump(netlink, family) if rule.protocol == OUR_PROTOCOL]
-            where = f"{namespace.name}: IPv{family}"
-            removed += [
-                f"{where} rule for mark {rule.mark:#x}" for rule in ours if mark_rules.delete(netlink, rule)
-            ]
-    return transaction.Swept(removed=tuple(removed))
+def sweep(_: Namespace, directory: Path) -> transaction.Swept:
+    """End the keepers of ``directory``. Rules and tables are quickack's to sweep."""
+    ended = [f"process {lost.pid}" for lost in keeper.running(directory) if background.stop(lost)]
+    return transaction.Swept(removed=tuple(ended))
 
 
 REMEDY = transaction.Remedy(planning.NAME, plan, Pins, sweep)

@@ -1,42 +1,25 @@
-"""What quickack would change. Pure: facts and a scope in, a plan or a refusal out."""
+"""What quickack would change. Pure: facts and a scope in, a plan or a refusal out.
+
+The plans for scopes of single sockets are in :mod:`ackward.remedies.quickack.sockets`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from ackward.kernel.route_message import TABLE_LOCAL, TABLE_MAIN, UNICAST, Route
-from ackward.kernel.rules import TO_TABLE, Rule
-from ackward.model.changes import (
-    OUR_PROTOCOL,
-    Change,
-    FollowerStarted,
-    Metric,
-    RuleAdded,
-    TableMirrored,
-)
-from ackward.model.plan import NamespaceIdentity, Plan, Refusal
+from ackward.kernel.route_message import Route
+from ackward.model.changes import OUR_PROTOCOL, Change, Metric, RuleAdded
+from ackward.model.plan import Plan, Refusal
 from ackward.model.scopes import PortScope, RouteScope, Scope
+from ackward.remedies.quickack.detour import Facts, detour
 from ackward.remedies.route_metrics.plan import Request, Routing, plan_routes
 
 NAME = "quickack"
-
-#: Numbers for mirrored tables: ours by the same byte as our protocol, far from what others number by hand.
-TABLES = range(OUR_PROTOCOL << 8, (OUR_PROTOCOL << 8) + 256)
-
-
-@dataclass(frozen=True)
-class Facts:
-    """A namespace's routing: the routes and rules of both families, and its interfaces' names by number."""
-
-    namespace: NamespaceIdentity
-    routes: tuple[Route, ...]
-    rules: tuple[Rule, ...]
-    interfaces: Mapping[int, str]
+NEEDLESS = "every route of the table main has quickack already"
 
 
 def plan(facts: Facts, scope: Scope) -> Plan | Refusal:
-    """The plan for ``scope`` in a namespace. Without changes it says why none are needed."""
+    """The plan for routes or a port in a namespace. Without changes it says why none are needed."""
     match scope:
         case PortScope():
             return _plan_port(facts, scope)
@@ -65,70 +48,40 @@ def _lacking(route: Route) -> dict[Metric, int]:
     return {} if route.quickack else {"quickack": 1}
 
 
-# Ports
-
-
 def _plan_port(facts: Facts, scope: PortScope) -> Plan | Refusal:
-    changes: list[Change] = []
-    notes: list[str] = []
-    table = _free_table(facts)
-    if table is None:
-        return Refusal(
-            reason=f"all routing tables from {TABLES.start} to {TABLES.stop - 1} are in use",
-            next_step="`ackward undo --all` clears those of ours",
+    if present := _our_rules(facts, scope):
+        return _rules_are_there(facts, scope, present)
+    way = detour(facts, otherwise="use the route scope (without --port)")
+    if isinstance(way, Refusal):
+        return way
+    if facts.main_has_quickack:
+        return _as_plan(facts, scope, [], [NEEDLESS])
+    rules = [
+        RuleAdded(
+            family=place.family,
+            preference=place.preference,
+            selector=side,
+            port=scope.port,
+            table=way.table,
         )
-    rules: list[RuleAdded] = []
-    for family in (4, 6):
-        own = [rule for rule in facts.rules if rule.family == family]
-        if not own:
-            notes.append(f"IPv{family} is not there and left out")
-            continue
-        if any(rule.protocol == OUR_PROTOCOL and scope.port in (rule.sport, rule.dport) for rule in own):
-            return _rules_are_there(facts, scope)
-        main = next((rule for rule in own if _is_main(rule)), None)
-        if main is None or main.preference == 0:
-            return Refusal(
-                reason=f"there is no IPv{family} rule `from all lookup main` that ours could precede",
-                next_step="use the route scope (without --port)",
-            )
-        for rule in _before(own, main):
-            if (rule.selective and not rule.inverted) or not _takes_all(rule, facts.routes):
-                notes.append(f"traffic that the IPv{family} rule {rule.words} takes does not come to ours")
-            else:
-                return Refusal(
-                    reason=f"the IPv{family} rule {rule.words} takes the traffic before ours would see it",
-                    next_step="use the route scope (without --port): it changes that rule's table too",
-                )
-        rules += [
-            RuleAdded(
-                family=family, preference=main.preference - 1, selector=side, port=scope.port, table=table
-            )
-            for side in ("sport", "dport")
-        ]
-        changes.append(TableMirrored(family=family, table=table))
-    if not rules:
-        return Refusal(
-            reason="this kernel has no policy routing rules (CONFIG_IP_MULTIPLE_TABLES)",
-            next_step="use the route scope (without --port)",
-        )
-    main_routes = [r for r in facts.routes if r.key.table == TABLE_MAIN and r.type == UNICAST]
-    if main_routes and all(route.quickack for route in main_routes):
-        return _as_plan(facts, scope, [], ["every route of the table main has quickack already"])
-    notes.append(
-        "connections that stay inside the namespace (loopback) take the table local, which is left alone"
-    )
-    # The rules publish the table: no packet meets one that is not filled.
-    return _as_plan(facts, scope, [*changes, *rules, FollowerStarted(table=table)], notes)
+        for place in way.places
+        for side in ("sport", "dport")
+    ]
+    return _as_plan(facts, scope, way.changes(rules), way.notes)
 
 
-def _rules_are_there(facts: Facts, scope: PortScope) -> Plan | Refusal:
-    present = {
+def _our_rules(facts: Facts, scope: PortScope) -> set[tuple[int, str]]:
+    """The families and sides that rules of ours are there for already."""
+    return {
         (rule.family, side)
         for rule in facts.rules
         if rule.protocol == OUR_PROTOCOL
         for side, port in (("sport", rule.sport), ("dport", rule.dport))
         if port == scope.port
     }
+
+
+def _rules_are_there(facts: Facts, scope: PortScope, present: set[tuple[int, str]]) -> Plan | Refusal:
     families = {rule.family for rule in facts.rules}
     if present == {(family, side) for family in families for side in ("sport", "dport")}:
         return _as_plan(facts, scope, [], [f"{scope.words} has quickack already"])
@@ -136,40 +89,6 @@ def _rules_are_there(facts: Facts, scope: PortScope) -> Plan | Refusal:
         reason=f"some rules of an earlier quickack for {scope.words} are there and some are missing",
         next_step="`ackward undo --all` clears them, then apply again",
     )
-
-
-def _is_main(rule: Rule) -> bool:
-    return (
-        rule.action == TO_TABLE
-        and rule.table == TABLE_MAIN
-        and not (rule.selective or rule.inverted or rule.suppressing)
-    )
-
-
-def _before(rules: Iterable[Rule], main: Rule) -> list[Rule]:
-    """Rules that are consulted before ours, but for the table local, our own, and what can give no route."""
-    return [
-        rule
-        for rule in rules
-        if rule.preference < main.preference and rule.protocol != OUR_PROTOCOL and rule.table != TABLE_LOCAL
-    ]
-
-
-def _takes_all(rule: Rule, routes: Iterable[Route]) -> bool:
-    """Whether a rule that matches (nearly) all traffic also answers for it: no rule after it is asked."""
-    if rule.action != TO_TABLE or rule.table == TABLE_MAIN:
-        return True
-    return any(
-        route.key.table == rule.table
-        and route.key.family == rule.family
-        and route.key.destination.prefixlen == 0
-        for route in routes
-    )
-
-
-def _free_table(facts: Facts) -> int | None:
-    taken = {route.key.table for route in facts.routes} | {rule.table for rule in facts.rules}
-    return next((table for table in TABLES if table not in taken), None)
 
 
 def _as_plan(facts: Facts, scope: Scope, changes: Sequence[Change], notes: Sequence[str]) -> Plan:

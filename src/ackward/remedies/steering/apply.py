@@ -249,15 +249,17 @@ def _ending(restoring: Restoring, unreached: Unreached) -> Ending:
 
 
 class SteeringRemedy(transaction.Remedy):
-    """A remedy whose hook outlives its namespace: pins are files of the host."""
+    """A remedy that has a hook for some scopes, or all. It outlives its namespace: pins are files of the host."""
 
     def undo_steps(
         self, receipt: Receipt, store: Receipts, occasion: Occasion = Occasion.ASKED
     ) -> Generator[str, None, UndoOutcome]:
         """As for all remedies; when the namespace is gone, with its sockets, the hook goes too."""
         transaction.require_net_admin()
-        if transaction.find(receipt.namespace) is None:
-            Hook(receipt.id, receipt.namespace.cookie or 0).remove()
+        hook = Hook(receipt.id, receipt.namespace.cookie or 0)
+        # Not every receipt of such a remedy has one, and libbpf may not be there then.
+        if hook.is_there and transaction.find(receipt.namespace) is None:
+            hook.remove()
         return (yield from super().undo_steps(receipt, store, occasion))
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ackward.errors import Unavailable
+from ackward.errors import PrivilegeMissing, Unavailable
 from ackward.kernel.bpffs import OURS, CgroupLink, Table
 from ackward.kernel.libbpf import Object
 from ackward.remedies.steering.record import COUNTERS_SIZE, SCOPE_SIZE, Counters, Record
@@ -138,6 +138,26 @@ class Hook:
         except FileNotFoundError:
             return False
         return True
+
+
+def bits_set(netns: int) -> int:
+    """The bits of the packet mark that hooks set in the namespace with that cookie.
+
+    Raises :class:`PrivilegeMissing` when a hook may not be read.
+    """
+    bits = 0
+    for hook in (hook for hook in hooks() if hook.netns == netns):
+        try:
+            record = hook.record()
+        except PermissionError as error:
+            raise PrivilegeMissing(
+                f"the hook {hook.receipt} may not be read (CAP_BPF)",
+                consequence="it cannot be told which bits of the packet mark it sets, so none is taken",
+                next_step="give the program CAP_BPF",
+            ) from error
+        if record is not None and record.socket_option.name == "SO_MARK":
+            bits |= record.mask
+    return bits
 
 
 def hooks() -> list[Hook]:

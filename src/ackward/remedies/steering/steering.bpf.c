@@ -8,7 +8,8 @@
  *
  * Laws
  *  - A socket is noted if and only if its option is as it is because of us. A program that sets the option itself,
- *    before us or after, has spoken: its socket is not noted (any more), and undo leaves it alone.
+ *    before us or after, has spoken: its socket is not noted (any more), and undo leaves it alone. Of an option of
+ *    which only some bits are ours (the mark) it has not if it leaves them as we set them: it means the others.
  *  - Nothing but that option is changed; no program of another owner in the same cgroup loses its answer (`reply`
  *    and the option's value stay as they are).
  *  - Every path lets the call go on: 0 would fail the program's socket() or setsockopt() with EPERM.
@@ -199,6 +200,14 @@ int established(struct bpf_sock_ops *ops)
 	return 1;
 }
 
+/* Whether the program sets the option's other bits alone. */
+static __always_inline bool keeps_ours(const struct scope *scope, const struct bpf_sockopt *call)
+{
+	u32 *value = call->optval;
+
+	return scope->mask != ~0U && (void *)(value + 1) <= call->optval_end && !((*value ^ scope->value) & scope->mask);
+}
+
 SEC("cgroup/setsockopt")
 int program_sets(struct bpf_sockopt *call)
 {
@@ -208,7 +217,7 @@ int program_sets(struct bpf_sockopt *call)
 
 	if (scope && bpf_sk && call->level == (int)scope->level && call->optname == (int)scope->user_option) {
 		note = bpf_sk_storage_get(&notes, bpf_sk, 0, 0);
-		if (note && !note->entering) {
+		if (note && !note->entering && !keeps_ours(scope, call)) {
 			struct counters *counters = bpf_map_lookup_elem(&counters_map, &zero);
 
 			bpf_sk_storage_delete(&notes, bpf_sk);
