@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from ipaddress import ip_network
 
 import numpy as np
@@ -143,7 +143,10 @@ def _phase(
     with LiveCapture(scope, watched) as capture:
         latencies = load(name, hosts, shape, capture, tell)
         recording = capture.finish()
-    return latencies, diagnose(recording).report
+    # Other namespaces may use the same port.
+    ours = {host.inode for host in watched}
+    sockets = tuple(socket for socket in recording.sockets if socket.owner.netns in ours)
+    return latencies, diagnose(replace(recording, sockets=sockets)).report
 
 
 def load(name: str, hosts: TwoHosts, shape: Shape, capture: LiveCapture, tell: Tell) -> NDArray[np.int64]:
