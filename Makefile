@@ -51,6 +51,10 @@ bench: $(STAMP)
 	@scripts/setup.sh lab
 	@scripts/setup.sh bench
 	$(BIN)/python benchmarks/watching.py
+	$(BIN)/python benchmarks/sockets.py
+	$(BIN)/python -m benchmarks.steering
+	$(BIN)/python benchmarks/reading.py
+	$(BIN)/python -m benchmarks.remedies
 
 # How often the diagnosis of a capture is right, on the labelled corpus.
 # Coverage-guided fuzzing of the capture readers (atheris has wheels for few Pythons: it stays out of the dev group).

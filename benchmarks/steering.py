@@ -6,9 +6,9 @@ quartiles as its spread.
   beside    a hook for another namespace: what everybody on the host pays
   port      a hook for all ports of the load's namespace
   process   a hook for the process that is the load
-Needs root and the BPF file system.
+Needs root.
 
-    python benchmarks/steering.py [--pairs 15]
+    python -m benchmarks.steering [--pairs 15]
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.kernel.bpf_file_system import bpf_file_system
 
 from ackward import remedies
 from ackward.kernel.background import start_time_of
@@ -82,7 +84,12 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=15)
     pairs = parser.parse_args().pairs
     found: dict[tuple[str, str], list[float]] = {}
-    with temporary("load") as load, temporary("other") as other, tempfile.TemporaryDirectory() as directory:
+    with (
+        bpf_file_system(),
+        temporary("load") as load,
+        temporary("other") as other,
+        tempfile.TemporaryDirectory() as directory,
+    ):
         store = Receipts(Path(directory) / "receipts")
         for _ in range(pairs):
             results = {}

@@ -6,7 +6,7 @@ case "${1:-}" in
 build) need="clang llvm libbpf-dev libbpf1 python3-venv" ;;
 lab) need="iproute2 util-linux" ;;
 tests) need="bpftool chromium ethtool haproxy iptables systemd tcpdump tshark" ;;
-bench) need="qperf iperf3 bpftool tshark" ;;
+bench) need="qperf iperf3 bpftool tshark haproxy iptables" ;;
 *) echo "usage: $0 build|lab|tests|bench" >&2; exit 2 ;;
 esac
 

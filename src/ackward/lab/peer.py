@@ -117,7 +117,8 @@ def serve(listener: socket.socket, shape: Shape) -> None:
             for key, _ in selector.select(rest):
                 if key.fileobj is listener:
                     connection, _ = listener.accept()
-                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, not shape.server_nagle)
+                    if not shape.server_nagle:
+                        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     selector.register(connection, selectors.EVENT_READ)
                     waiting[connection] = 0
                     if shape.accept_rest:
@@ -181,7 +182,8 @@ def _connect(address: str, shape: Shape) -> socket.socket:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, shape.receive_buffer)
         _choose_congestion_control(connection, shape)
         connection.connect((address, shape.port))
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, not shape.nagle)
+        if not shape.nagle:  # else left alone: a program that sets the option overrules the remedy nodelay
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except BaseException:
         connection.close()
         raise
