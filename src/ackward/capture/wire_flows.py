@@ -16,6 +16,7 @@ Works on the segments of all files together, sorted, column by column. The laws:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, overload
@@ -91,7 +92,8 @@ class WireFlows(Sequence[WireFlow]):
 
     def __init__(self, table: NDArray[Any], layers: Layers) -> None:
         self.table = table
-        self._layers = layers
+        # There are far fewer addresses than endpoints.
+        self._address = functools.cache(layers.address_of)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -110,7 +112,7 @@ class WireFlows(Sequence[WireFlow]):
 
     def endpoint(self, code: int) -> Endpoint:
         """The endpoint that a code in the table stands for."""
-        return Endpoint(self._layers.address_of(code >> ADDRESS_SHIFT & _ADDRESS), code & 0xFFFF)
+        return Endpoint(self._address(code >> ADDRESS_SHIFT & _ADDRESS), code & 0xFFFF)
 
     def addresses(self, end: Literal["client", "server"]) -> NDArray[np.int64]:
         """Of each flow a number that stands for the address of this end."""

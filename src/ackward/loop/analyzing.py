@@ -75,15 +75,13 @@ def _known(flows: CapturedFlows) -> WireFlows:
     mss = np.minimum(
         *(np.where(table[name] == 0, MOST, table[name]) for name in ("client_mss", "server_mss"))
     )
+    clients, servers = table["client"].tolist(), table["server"].tolist()
     return WireFlows(
         flows.addresses("client"),
         flows.addresses("server"),
         mss.astype(np.int64),
         table["mptcp"],
-        lambda number: (
-            flows.endpoint(int(table["client"][number])),
-            flows.endpoint(int(table["server"][number])),
-        ),
+        lambda number: (flows.endpoint(clients[number]), flows.endpoint(servers[number])),
     )
 
 
