@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 
 from ackward.diagnosis.attribution import Attribution
 from ackward.diagnosis.claims import NO_END
+from ackward.diagnosis.counterfactual import Savings, savings
 from ackward.diagnosis.flows import Flow
 from ackward.diagnosis.ladder import draw
 from ackward.diagnosis.partition import CAUSES
+from ackward.diagnosis.probe_story import needless, story_of
+from ackward.diagnosis.probe_words import NEEDLESS, evidence
 from ackward.diagnosis.segmented import Ints
 from ackward.diagnosis.sequence import plot
 from ackward.diagnosis.words import Loss, quantile, remedies, why
@@ -89,30 +93,66 @@ def findings(seen: Attribution) -> list[Finding]:
     """All findings, the costliest first."""
     elapsed = np.zeros(len(seen.traffic.flows), np.int64)
     np.add.at(elapsed, seen.exchanges.flow_of, seen.exchanges.elapsed)
-    found = [
-        finding
-        for group in _groups(seen)
-        if (finding := _finding(seen, group, int(elapsed[group.flows].sum())))
-    ]
+    # No remedy saves more than the stall, so only what is worth a mention by its length is replayed.
+    stalls = [_Stall.of(seen, group, int(elapsed[group.flows].sum())) for group in _groups(seen)]
+    stalls = [stall for stall in stalls if stall.worth(stall.per_exchange(seen.parts.ns[stall.group.parts]))]
+    found = _costly(seen, stalls) if stalls else []
+    found += _needless(seen, {(finding.cause, finding.server) for finding in found})
     return sorted(found, key=lambda finding: -finding.lost_ns.total)
 
 
-def _finding(seen: Attribution, group: _Group, elapsed: int) -> Finding | None:
-    parts = seen.parts
-    exchanges, place = np.unique(parts.exchange[group.parts], return_inverse=True)
-    stalled = np.zeros(len(exchanges), np.int64)
-    np.add.at(stalled, place, parts.end[group.parts] - parts.start[group.parts])
-    loss = Loss(stalled, seen.exchanges.min_rtt[exchanges], group.holding, group.delaying)
+def _costly(seen: Attribution, stalls: list[_Stall]) -> list[Finding]:
+    waits = np.sort(np.concatenate([stall.group.parts for stall in stalls]))
+    saved = savings(seen, waits)
+    return [
+        finding
+        for stall in stalls
+        if (finding := _finding(seen, stall, saved, np.searchsorted(waits, stall.group.parts)))
+    ]
+
+
+@dataclass(frozen=True)
+class _Stall:
+    """A group with its ``exchanges``; ``place`` is that of each part among them, ``elapsed`` all of its flows' time."""
+
+    group: _Group
+    exchanges: Ints
+    place: Ints
+    elapsed: int
+
+    @classmethod
+    def of(cls, seen: Attribution, group: _Group, elapsed: int) -> Self:
+        """The group's stall."""
+        exchanges, place = np.unique(seen.parts.exchange[group.parts], return_inverse=True)
+        return cls(group, exchanges, place, elapsed)
+
+    def per_exchange(self, ns: Ints) -> Ints:
+        """What the parts have, summed up."""
+        total = np.zeros(len(self.exchanges), np.int64)
+        np.add.at(total, self.place, ns)
+        return total
+
+    def worth(self, lost: Ints) -> bool:
+        """Whether this loss, one entry an exchange, is worth a mention."""
+        share = int(lost.sum()) / max(self.elapsed, 1)
+        costly = share >= WORTH_SHARE and int(np.median(lost)) >= WORTH_NS
+        return costly or (
+            self.group.cause in ACK_RULES and share >= ACK_SHARE and len(self.exchanges) >= ACK_EXCHANGES
+        )
+
+
+def _finding(seen: Attribution, stall: _Stall, saved: Savings, mine: Ints) -> Finding | None:
+    parts, group, exchanges = seen.parts, stall.group, stall.exchanges
+    stalled = stall.per_exchange(parts.ns[group.parts])
+    without = {field.name: stall.per_exchange(getattr(saved, field.name)[mine]) for field in fields(Savings)}
+    example = int(np.argsort(stalled)[len(stalled) // 2])
+    loss = Loss(seen.exchanges.elapsed[exchanges], stalled, without, example, group.holding, group.delaying)
     flow = seen.traffic.flows[int(group.flows[0])]
     options = remedies(group.cause, loss, flow)
-    lost = options[0][1] if options else stalled
-    best = max((saves for _, saves in options), key=lambda saves: int(saves.sum()), default=lost)
-    share = int(best.sum()) / max(elapsed, 1)
-    costly = share >= WORTH_SHARE and int(np.median(best)) >= WORTH_NS
-    common = group.cause in ACK_RULES and share >= ACK_SHARE and len(exchanges) >= ACK_EXCHANGES
-    if not (costly or common):
+    best = max((saves for _, saves in options), key=lambda saves: int(saves.sum()), default=stalled)
+    if not stall.worth(best):
         return None
-    typical = int(exchanges[np.argsort(stalled)[len(stalled) // 2]])
+    typical = int(exchanges[example])
     observed = bool(parts.observed[group.parts].all())
     where = int(seen.exchanges.flow_of[typical])
     near = seen.stretch(where, where + 1)
@@ -130,12 +170,55 @@ def _finding(seen: Attribution, group: _Group, elapsed: int) -> Finding | None:
         delaying_end=group.delaying,
         exchanges=len(exchanges),
         lost_ns=Quantiles(p50=quantile(best, 0.5), p99=quantile(best, 0.99), total=int(best.sum())),
-        why=why(group.cause, loss),
+        why=_why(seen, group, loss),
         evidence=_evidence(ladder),
         remedies=[remedy for remedy, _ in options],
         ladder=ladder,
         sequence=plot(near.timeline, near.parts, typical - near.exchange, group.cause, group.holding),
     )
+
+
+def _why(seen: Attribution, group: _Group, loss: Loss) -> str:
+    text = why(group.cause, loss)
+    if group.cause not in (Cause.ACK_HOLDING, Cause.TAIL_LOSS_PROBE):
+        return text
+    found = story_of(seen, group.flows, group.holding)
+    return f"{text} {evidence(found)}" if found else text
+
+
+def _needless(seen: Attribution, named: set[tuple[Cause, str]]) -> Iterator[Finding]:
+    """Probes that repeated what had arrived, where no other finding speaks of them: they cost segments, not time."""
+    for group in needless(seen):
+        flow = seen.traffic.flows[int(group.flows[0])]
+        if (Cause.TAIL_LOSS_PROBE, str(flow.server)) in named:
+            continue
+        found = story_of(seen, group.flows, group.sender)
+        where = int(seen.exchanges.flow_of[group.typical])
+        near = seen.stretch(where, where + 1)
+        several = len(group.flows) > 1
+        receiver = End.SERVER if group.sender == End.CLIENT else End.CLIENT
+        zeros = np.zeros(group.exchanges, np.int64)
+        without = {field.name: zeros for field in fields(Savings)}
+        nothing = Loss(zeros, zeros, without, 0, group.sender, receiver)
+        yield Finding(
+            cause=Cause.TAIL_LOSS_PROBE,
+            grade=Grade.INFERRED,
+            client=f"{flow.client.address} ({len(group.flows)} connections)" if several else str(flow.client),
+            server=str(flow.server),
+            client_process=process_of(flow.client_end),
+            server_process=process_of(flow.server_end),
+            flows=len(group.flows),
+            holding_end=group.sender,
+            delaying_end=receiver,
+            exchanges=group.exchanges,
+            lost_ns=Quantiles(p50=0, p99=0, total=0),
+            why=f"{NEEDLESS.format(sender=group.sender)} {evidence(found) if found else ''}".strip(),
+            remedies=[remedy for remedy, _ in remedies(Cause.TAIL_LOSS_PROBE, nothing, flow)],
+            ladder=draw(near.timeline, near.parts, group.typical - near.exchange, Cause.TAIL_LOSS_PROBE),
+            sequence=plot(
+                near.timeline, near.parts, group.typical - near.exchange, Cause.TAIL_LOSS_PROBE, group.sender
+            ),
+        )
 
 
 def _evidence(ladder: Ladder) -> list[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ackward.diagnosis import probe_words
 from ackward.diagnosis.flows import Flow
 from ackward.diagnosis.segmented import Ints
 from ackward.model.causes import Cause, End
@@ -17,10 +18,15 @@ from ackward.model.segments import Owner
 
 @dataclass(frozen=True)
 class Loss:
-    """The stalled parts of one finding: one entry an exchange, in nanoseconds. ``round_trip`` is the smallest one."""
+    """What one finding lost: one entry an exchange, in nanoseconds. ``example`` is the entry of a typical one.
 
+    ``without`` is what each remedy saves, by its name (:mod:`ackward.diagnosis.counterfactual`).
+    """
+
+    elapsed: Ints
     stalled: Ints
-    round_trip: Ints
+    without: Mapping[str, Ints]
+    example: int
     holding: End | None
     delaying: End | None
 
@@ -28,12 +34,6 @@ class Loss:
     def typical_ns(self) -> int:
         """The median stall."""
         return int(np.median(self.stalled))
-
-    @property
-    def saved_by_prompt_ack(self) -> Ints:
-        """An ACK that comes at once still takes one round trip."""
-        saved: Ints = np.maximum(self.stalled - self.round_trip, 0)
-        return saved
 
 
 def _duration(ns: int) -> str:
@@ -44,6 +44,8 @@ def why(cause: Cause, loss: Loss) -> str:
     """One paragraph. Names the two ends, who holds and who delays, and the rule of TCP behind it."""
     holder, delayer = loss.holding or "sender", loss.delaying or "receiver"
     time = _duration(loss.typical_ns)
+    if cause in (Cause.ACK_HOLDING, Cause.TAIL_LOSS_PROBE):
+        return probe_words.why(cause, holder, delayer, time)
     texts = {
         Cause.STANDOFF: (
             f"The {holder} wrote its message in more than one piece. Its kernel sent the first and held the "
@@ -80,11 +82,6 @@ def why(cause: Cause, loss: Loss) -> str:
             f"Something that the {holder} sent was lost, and nothing came back that could have told it: it waited "
             f"for its retransmission timer and sent again after {time} (median)."
         ),
-        Cause.TAIL_LOSS_PROBE: (
-            f"The last segment that the {holder} had in flight went unacknowledged. After {time} (median) "
-            f"it sent that "
-            f"segment again as a probe: either it was lost, or the acknowledgement took longer than two round trips."
-        ),
         Cause.FAST_RETRANSMIT: (
             f"A segment from the {holder} was lost on the way. The acknowledgements for the data behind "
             f"it told, and it "
@@ -101,10 +98,6 @@ def why(cause: Cause, loss: Loss) -> str:
         ),
         Cause.PACING: (
             f"The {holder}'s kernel spread its segments over time on purpose (pacing): {time} (median) an exchange."
-        ),
-        Cause.ACK_HOLDING: (
-            f"The {delayer} acknowledged less often than every second segment, and the {holder} was out of window "
-            f"meanwhile: {time} (median) a time."
         ),
         Cause.ACCEPT_QUEUE: (
             f"The server's queue of connections that wait to be accepted was full, so its kernel dropped handshake "
@@ -128,14 +121,9 @@ _ADVICE = {
         "find where the path loses packets (interface and qdisc drops, policers); see that SACK and "
         "tcp_early_retrans are on, so that most losses need no timer"
     ),
-    Cause.TAIL_LOSS_PROBE: (
-        "if the segment was lost, find where; if the acknowledgement was late, let the receiver ACK at once"
-    ),
+    Cause.TAIL_LOSS_PROBE: probe_words.LOSS_ADVICE,
     Cause.FAST_RETRANSMIT: "find where the path loses packets: interface and qdisc drops, policers, a full buffer",
     Cause.PACING: "see who paces: SO_MAX_PACING_RATE in the program, fq, or BBR's estimate of the path",
-    Cause.ACK_HOLDING: (
-        "let the receiver ACK every second segment (Onload: EF_DYNAMIC_ACK_THRESH=0 and EF_DELACK_THRESH=0)"
-    ),
     Cause.ACCEPT_QUEUE: "accept faster, or raise the listen backlog and net.core.somaxconn",
 }
 
@@ -147,25 +135,25 @@ def remedies(cause: Cause, loss: Loss, flow: Flow) -> list[tuple[Remedy, Ints]]:
     def add(
         name: str, end: End, saves: Ints, *, command: str | None = None, advice: str | None = None
     ) -> None:
-        remedy = Remedy(name=name, end=end, saves_ns=int(saves.sum()), command=command, advice=advice)
+        typical = int(loss.elapsed[loss.example] - saves[loss.example])
+        remedy = Remedy(
+            name=name, end=end, saves_ns=int(saves.sum()), typical_ns=typical, command=command, advice=advice
+        )
         found.append((remedy, saves))
 
     if cause in (Cause.STANDOFF, Cause.DELAYED_ACK) and loss.delaying:
-        add(
-            "quickack", loss.delaying, loss.saved_by_prompt_ack, command=quickack_command(flow, loss.delaying)
-        )
+        command = quickack_command(flow, loss.delaying)
+        add("quickack", loss.delaying, loss.without["quickack"], command=command)
     if cause in (Cause.SLOW_START, Cause.IDLE_RESTART) and loss.holding:
-        idle = cause == Cause.IDLE_RESTART
-        # The first windows double: three times as much at the start is one round trip less at least.
-        saves = loss.stalled if idle else np.minimum(loss.stalled, loss.round_trip)
-        add("initcwnd", loss.holding, saves, command=initcwnd_command(flow, loss.holding, after_idle=idle))
+        command = initcwnd_command(flow, loss.holding, after_idle=cause == Cause.IDLE_RESTART)
+        add("initcwnd", loss.holding, loss.without["initcwnd"], command=command)
     if cause in (Cause.STANDOFF, Cause.NAGLE) and loss.holding:
         text = (
             "or, in the program: set TCP_NODELAY, or hand a whole message to one write (writev, a buffered stream); "
             "then nothing is held, whatever the other end does"
         )
         command = nodelay_command(flow, loss.holding)
-        add("nodelay", loss.holding, loss.stalled, command=command, advice=text)
+        add("nodelay", loss.holding, loss.without["nodelay"], command=command, advice=text)
     if cause == Cause.RECEIVE_WINDOW and loss.holding:
         reader = End.SERVER if loss.holding == End.CLIENT else End.CLIENT
         add(
@@ -174,8 +162,14 @@ def remedies(cause: Cause, loss: Loss, flow: Flow) -> list[tuple[Remedy, Ints]]:
             loss.stalled,
             advice="read faster, or raise net.ipv4.tcp_rmem (and drop a fixed SO_RCVBUF) there",
         )
-    if cause in _ADVICE and loss.holding:
+    held_ack = cause in (Cause.ACK_HOLDING, Cause.TAIL_LOSS_PROBE) and loss.delaying
+    if held_ack and loss.delaying:
+        add("advice", loss.delaying, loss.stalled, advice=probe_words.RECEIVER_ADVICE)
+    if cause in _ADVICE and loss.holding and not held_ack:
         add("advice", loss.holding, loss.stalled, advice=_ADVICE[cause])
+    if cause in (Cause.ACK_HOLDING, Cause.TAIL_LOSS_PROBE) and loss.holding:
+        # It spares segments and window, not the wait: that is the receiver's.
+        add("advice", loss.holding, np.zeros_like(loss.stalled), advice=probe_words.SENDER_ADVICE)
     if cause == Cause.HOST_QUEUE and loss.holding:
         add(
             "advice",

@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
-from ackward.lab.wan import Line, Losses, Wan, read
+from ackward.lab.wan import ACK, Line, Losses, Wan, read
 
 #: NFQUEUE numbers; the router's namespace is ours alone.
 TO_SERVER, TO_CLIENT = 1, 2
@@ -111,6 +111,7 @@ class Direction:
         self._acks: dict[
             bytes, tuple[float, int, int]
         ] = {}  # connection -> until when, how many, the newest's id
+        self._told: dict[bytes, int] = {}  # connection -> what it acknowledged last
 
     def enter(self, now: float, identity: int, data: bytes) -> list[bytes]:
         """A packet arrives; gives the verdicts on packets that are lost now."""
@@ -123,16 +124,25 @@ class Direction:
         if self._line.thin == 1:
             self._send(now, identity)
             return []
-        return self._thin(now, identity, packet.connection, pure=packet.is_pure_ack)
+        told = self._told.get(packet.connection)
+        if packet.flags & ACK and (told is None or (packet.ack - told) & 0xFFFFFFFF < 1 << 31):
+            self._told[packet.connection] = packet.ack
+        held = packet.is_pure_ack and told is not None and not packet.sacks
+        news = (packet.ack - (told or 0)) & 0xFFFFFFFF
+        # Two processors may hand over two ACKs in the wrong order.
+        news = 0 if news >= 1 << 31 else news
+        weight = -(-news // self._line.thin_size) if self._line.thin_size else min(news, 1)
+        return self._thin(now, identity, packet.connection, weight, held=held)
 
-    def _thin(self, now: float, identity: int, connection: bytes, *, pure: bool) -> list[bytes]:
-        """Any newer segment replaces a pure ACK that waits: it acknowledges as much."""
+    def _thin(self, now: float, identity: int, connection: bytes, weight: int, *, held: bool) -> list[bytes]:
+        """Any newer segment replaces a pure ACK that waits: it acknowledges as much. A window update waits with it."""
         until, count, older = self._acks.pop(connection, (now + self._line.thin_hold / 1000, 0, -1))
-        if pure and count + 1 < self._line.thin:
-            self._acks[connection] = (until, count + 1, identity)
+        waits = older >= 0
+        if held and (weight or waits) and count + weight < self._line.thin:
+            self._acks[connection] = (until, count + weight, identity)
         else:
             self._send(now, identity)
-        return [self._verdict(older, _DROP)] if count else []
+        return [self._verdict(older, _DROP)] if waits else []
 
     def _send(self, now: float, identity: int) -> None:
         self._way.append((now + self._line.delay / 1000, identity))

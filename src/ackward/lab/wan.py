@@ -11,8 +11,9 @@ import struct
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-FIN, SYN, RST = 0x01, 0x02, 0x04  # RFC 9293, section 3.1
+FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10  # RFC 9293, section 3.1
 _TCP = 6
+_NO_OPERATION, _SACK = 1, 5  # TCP options: RFC 9293 section 3.1, RFC 2018 section 3
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ class Line:
     """One direction of a link.
 
     ``delay`` in milliseconds, ``rate`` in Mbit/s (None: as fast as the machine). Of ``thin`` pure ACKs in a row only
-    the newest is forwarded, and it waits for the others at most ``thin_hold`` milliseconds.
+    the newest is forwarded, and it waits for the others at most ``thin_hold`` milliseconds. The handshake's,
+    and those that tell of duplicates and holes by a SACK block, pass at once (RFC 5681 section 4.2). With
+    ``thin_size`` an ACK counts once for each segment of that many bytes that it acknowledges.
     """
 
     delay: float = 0.0
@@ -47,6 +50,7 @@ class Line:
     losses: tuple[Loss, ...] = ()
     thin: int = 1
     thin_hold: float = 0.0
+    thin_size: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,13 +91,24 @@ class Packet:
 
     connection: bytes
     seq: int
+    ack: int
     flags: int
     length: int
+    options: bytes = b""
 
     @property
     def is_pure_ack(self) -> bool:
         """Whether it carries nothing but acknowledgements."""
         return self.length == 0 and not self.flags & (FIN | SYN | RST)
+
+    @property
+    def sacks(self) -> bool:
+        """Whether it has a SACK block, so tells of a hole or of a duplicate (RFC 2018, RFC 2883)."""
+        left = self.options
+        while left and left[0] != _SACK:
+            length = 1 if left[0] == _NO_OPERATION else left[1] if len(left) > 1 else 0
+            left = left[length:] if length and left[0] else b""
+        return bool(left)
 
 
 def read(packet: bytes) -> Packet | None:
@@ -110,11 +125,12 @@ def read(packet: bytes) -> Packet | None:
             return None
         if protocol != _TCP:
             return None
-        (seq,) = struct.unpack_from("!I", packet, start + 4)
+        seq, ack = struct.unpack_from("!II", packet, start + 4)
         header, flags = (packet[start + 12] >> 4) * 4, packet[start + 13]
     except (struct.error, IndexError):
         return None
-    return Packet(addresses + packet[start : start + 4], seq, flags, total - start - header)
+    options = packet[start + 20 : start + header]
+    return Packet(addresses + packet[start : start + 4], seq, ack, flags, total - start - header, options)
 
 
 class Losses:

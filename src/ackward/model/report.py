@@ -37,13 +37,17 @@ class Quantiles(Model):
 class Remedy(Model):
     """One way out of a finding.
 
-    ``saves_ns`` is the sum over the finding's exchanges. ``command`` is the exact command line for something ackward
+    ``saves_ns`` is the sum over the finding's exchanges: their time less what each would take, its events replayed.
+    ``command`` is the exact command line for something ackward
     can turn; ``advice`` is for what it cannot, or where the program itself could do better.
     """
 
     name: str
     end: End
     saves_ns: int
+    typical_ns: int | None = Field(
+        default=None, description="what the finding's example, a typical exchange, would take with the remedy"
+    )
     command: str | None = None
     advice: str | None = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ackward.model.prediction import AckSettings, Alternative, Round, Wait
 from ackward.predict.exchange import RTO_MIN_NS, rto_min_ns
+from ackward.predict.sender import TIMEOUT_MIN_NS
 
 _MILLISECOND = 1_000_000
 #: A round that costs this much more than the least possible is worth a word.
@@ -52,11 +53,11 @@ def _probes(settings: AckSettings, rounds: list[Round]) -> list[str]:
     timeouts = sum(each.timeouts for each in rounds)
     said = []
     if spurious:
-        several = 2 * settings.rtt_ns + 2 * settings.tick_ns
+        several = 2 * settings.rtt_ns + TIMEOUT_MIN_NS
         alone = 2 * settings.rtt_ns + rto_min_ns(settings)
         said.append(
             f"{_count(spurious, 'tail-loss probe')} in {len(rounds)} rounds, spurious: the data had arrived and "
-            f"its ACK was waiting. The probe fires after 2 SRTT + 2 jiffies (at first {time(several)}) with "
+            f"its ACK was waiting. The probe fires after 2 SRTT + 2 ms (at first {time(several)}) with "
             f"several segments in flight, 2 SRTT + rto_min ({time(alone)}) with one; the receiver may sit on an "
             f"ACK for {time(settings.delack_ns)}."
         )

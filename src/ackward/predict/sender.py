@@ -3,7 +3,7 @@
 - Nagle in Minshall's form: the last, partial segment waits while a small segment is unacknowledged
   (``tcp_minshall_check``, ``tcp_nagle_check``).
 - No more segments outstanding than the congestion window, which grows by slow start (RFC 5681 3.1).
-- Tail-loss probe (RFC 8985 section 7, ``tcp_schedule_loss_probe``): after 2 SRTT + 2 jiffies with several segments
+- Tail-loss probe (RFC 8985 section 7, ``tcp_schedule_loss_probe``): after 2 SRTT + 2 ms with several segments
   outstanding, 2 SRTT + rto_min with exactly one, and never later than the retransmission timeout. It sends new data
   if there is any, whatever Nagle and the window say, else the last segment once more; one per flight
   (``tcp_send_loss_probe``).
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from ackward.predict.round_trip import RoundTrip
 from ackward.predict.timers import expiry
 
-_LEAST_TICKS = 2  # TCP_TIMEOUT_MIN, include/net/tcp.h
+TIMEOUT_MIN_NS = 2_000_000  # TCP_TIMEOUT_MIN_US, include/net/tcp.h
 _NO_THRESHOLD = 1 << 31
 _STAMP = 1_000_000  # one unit of TCP's timestamps, TCP_TS_HZ
 
@@ -159,7 +159,7 @@ class Sender:
     def probe_timeout_ns(self) -> int:
         """PTO for what is outstanding now, before the cap by the retransmission timeout."""
         alone = self.outstanding == 1
-        margin = self.policy.rto_min_ns if alone else _LEAST_TICKS * self.policy.tick_ns
+        margin = self.policy.rto_min_ns if alone else TIMEOUT_MIN_NS
         return 2 * self.round_trip.srtt_ns + margin
 
     def _schedule(self, now: int, *, advancing: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ackward.model.causes import Cause, End, Grade
-from ackward.model.report import Finding, Report
+from ackward.model.report import Finding, Remedy, Report
 from ackward.model.verdict import Measure, Phase, Verdict
 from ackward.report import units
 
@@ -101,6 +101,17 @@ def cost(finding: Finding, report: Report) -> str:
     """What a finding costs: ``44.0 ms lost on 59 of 60 exchanges``."""
     where = f"{units.count(finding.exchanges)} of {units.plural(report.exchanges, 'exchange')}"
     return f"{units.duration(finding.lost_ns.p50)} lost on {where}"
+
+
+def gain(remedy: Remedy, finding: Finding) -> str:
+    """What a remedy would do: ``would save 2.6 s of 2.6 s: one such exchange takes 0.3 ms instead of 43.9 ms``."""
+    if not remedy.saves_ns:
+        return ""
+    saved = f"would save {units.duration(remedy.saves_ns)} of {units.duration(finding.lost_ns.total)}"
+    if remedy.typical_ns is None or finding.ladder is None:
+        return saved
+    now = units.duration(finding.ladder.elapsed_ns)
+    return f"{saved}: one such exchange takes {units.duration(remedy.typical_ns)} instead of {now}"
 
 
 def blame(finding: Finding) -> str:

@@ -177,10 +177,8 @@ def _finding(finding: Finding, report: Report) -> Iterator[RenderableType]:
     yield _narrow(Panel(Group(*body), title=title, title_align="left", padding=(0, 1)))
     for remedy in finding.remedies:
         words = Text.assemble((names.visible(remedy.name), "bold"), f" at the {remedy.end}")
-        if remedy.saves_ns:
-            words.append(
-                f" would save {units.duration(remedy.saves_ns)} of {units.duration(finding.lost_ns.total)}"
-            )
+        if gain := summary.gain(remedy, finding):
+            words.append(f" {gain}")
         yield _narrow(words)
         if remedy.command:
             yield CommandLine(remedy.command)

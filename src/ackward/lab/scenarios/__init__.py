@@ -9,6 +9,7 @@ from ackward.lab.experiment import Experiment
 from ackward.lab.scenario import Scenario
 from ackward.lab.scenarios import (
     accept_queue,
+    ack_holding,
     ack_thinning,
     congestion_window,
     delayed_ack,
@@ -52,6 +53,7 @@ ALL: tuple[Scenario, ...] = (
     syn_loss.SCENARIO,
     accept_queue.SCENARIO,
     ack_thinning.SCENARIO,
+    ack_holding.SCENARIO,
     healthy.SCENARIO,
     slow_server.SCENARIO,
     late_writer.SCENARIO,

@@ -1,0 +1,327 @@
+"""Every tail-loss probe of some traffic, and whether it was needed (RFC 8985 section 7).
+
+Laws
+ - A probe leaves after silence: nothing sent, nothing acknowledged, for two round trips and more, and something in
+   flight. It brings one new segment if the sender has one, else the very last one again (``tcp_send_loss_probe()``).
+ - ``spurious`` needs proof that the segment which it repeats had arrived: the receiver's host saw it, a D-SACK said so
+   (RFC 2883), the ACK came sooner than any answer to the probe could, or a second ACK told nothing new.
+ - ``useful`` needs a reason to believe that it had not. Where nothing tells, it is ``undecided``: a receiver that
+   holds its ACKs and sends no D-SACK answers both alike.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+
+from ackward.diagnosis.columns import Entries
+from ackward.diagnosis.exchanges import Timeline
+from ackward.diagnosis.probes import PROBE_SLACK_NS
+from ackward.diagnosis.segmented import NEVER, Bools, Ints, running_max
+from ackward.model.segments import Flag, Kind, Vantage
+
+#: TCP_RTO_MIN (include/net/tcp.h); a route's ``rto_min`` and TCP_RTO_MIN_US change it.
+RTO_MIN_NS = 200_000_000
+#: From here on silence is more likely a retransmission timeout's, if one segment is in flight. One tick of HZ=100 less.
+TIMEOUT_FLOOR_NS = RTO_MIN_NS - 10_000_000
+#: icsk_ca_state in which a probe may be armed (tcp_schedule_loss_probe()): TCP_CA_Open, TCP_CA_CWR. A timeout sends in
+#: TCP_CA_Loss, a fast retransmission in TCP_CA_Recovery (include/uapi/linux/tcp.h).
+_PROBING_STATES = (0, 2)
+#: RFC 5681 section 4.2: of more than this many full segments some would have been acknowledged at once.
+_ACKED_AT_ONCE = 2
+#: An ACK this much earlier than the smallest round trip cannot be for the probe, whatever clocks and captures add.
+_TOO_SOON = 0.9
+
+
+def probe_timeout_ns(srtt_ns: int, in_flight: int, rto_left_ns: int, rto_min_ns: int = RTO_MIN_NS) -> int:
+    """How long ``tcp_schedule_loss_probe()`` waits, in nanoseconds, before timers round it up to their ticks.
+
+    Two smoothed round trips, and TCP_TIMEOUT_MIN_US (2 ms) with several segments ``in_flight``, but the smallest
+    retransmission timeout with exactly one: its ACK may be delayed. Never longer than what is left of the
+    retransmission timeout.
+    """
+    slack = rto_min_ns if in_flight == 1 else PROBE_SLACK_NS
+    return min(2 * srtt_ns + slack, rto_left_ns)
+
+
+class Verdict(enum.IntEnum):
+    """What a probe was good for."""
+
+    NEW_DATA = 0  # it repeated nothing
+    SPURIOUS = 1
+    USEFUL = 2
+    UNDECIDED = 3
+
+
+class Sign(enum.IntEnum):
+    """What the verdict rests on."""
+
+    NONE = 0
+    ARRIVAL = 1  # the receiver's host was watched
+    DSACK = 2
+    TIMING = 3
+    SECOND_ACK = 4
+    NO_DSACK = 5  # the peer sends D-SACKs, and sent none for this
+    WINDOW_CUT = 6  # the sender's kernel took it for a loss: tcp_process_tlp_ack()
+    HOLE = 7
+
+
+@dataclass(frozen=True)
+class Probes(Entries):
+    """One entry a probe.
+
+    ``row`` is the probe, ``before`` the last data that left before it, ``answer`` the row of the ACK
+    that covers it (or -1). ``waited`` is the silence before it and ``srtt`` the smoothed round trip if the kernel told
+    it (else 0), in nanoseconds. ``in_flight`` counts segments. ``held``: the answer acknowledged more than two segments
+    at once, and nothing but the probe was sent again: the ACKs for the first of them were held, whatever became of
+    the last. ``vantage`` is the sender's end.
+    """
+
+    row: Ints
+    before: Ints
+    answer: Ints
+    waited: Ints
+    srtt: Ints
+    in_flight: Ints
+    held: Bools
+    verdict: Ints
+    sign: Ints
+    vantage: Ints
+
+    @property
+    def repeats(self) -> Bools:
+        """Those that brought the last segment once more."""
+        again: Bools = self.verdict != Verdict.NEW_DATA
+        return again
+
+
+def probes(timeline: Timeline) -> Probes:
+    """All probes, inside and outside of exchanges, each seen from its sender's end where that was watched."""
+    parts = [part for end in timeline.vantages for part in (_sent(timeline, end), _arrived(timeline, end))]
+    return Probes.joined(parts)
+
+
+def smallest_round_trip(timeline: Timeline) -> Ints:
+    """Per row the smallest round trip of its flow, in nanoseconds."""
+    flow = timeline.segments["flow"].astype(np.int64)
+    least = np.full(int(flow.max()) + 1 if len(flow) else 0, np.iinfo(np.int64).max)
+    np.minimum.at(least, timeline.flow_of, timeline.min_rtt)
+    least[least == np.iinfo(np.int64).max] = 0
+    found: Ints = least[flow]
+    return found
+
+
+def _sent(timeline: Timeline, vantage: Vantage) -> Probes:
+    segments, flow, time = timeline.segments, timeline.segments["flow"].astype(np.int64), timeline.time
+    here = timeline.at(vantage)
+    data = here & (segments["kind"] == Kind.SENT) & (segments["bytes"] > 0)
+    received = here & (segments["kind"] == Kind.RECEIVED)
+    acked = timeline.acked(vantage)
+    advancing = received & (timeline.ack64 > acked)
+    rtt = smallest_round_trip(timeline)
+    edge = running_max(flow, timeline.end64, where=data, inclusive=False)
+
+    row = np.flatnonzero(data & (segments["segments"] <= 1) & (edge > NEVER) & (edge > acked))
+    before, last_ack = timeline.previous(data)[row], timeline.previous(advancing)[row]
+    waited = time[row] - np.maximum(time[before], np.where(last_ack >= 0, time[np.maximum(last_ack, 0)], 0))
+    again = timeline.end64[row] <= edge[row]
+    told = segments["has_state"][row]
+    silent = waited >= 2 * rtt[row] + PROBE_SLACK_NS
+    last = timeline.end64[row] == edge[row]
+    # A timeout repeats the first segment in flight: the last one alone may be either, and its silence tells.
+    several = timeline.seq64[row] > acked[row]
+    by_time = silent & (several | (waited < TIMEOUT_FLOOR_NS))
+    repeats = (
+        again & last & np.where(told, np.isin(segments["ca_state"][row], _PROBING_STATES) & silent, by_time)
+    )
+    keepalive = (segments["bytes"][row] <= 1) & (timeline.seq64[row] == edge[row] - 1)
+    hinted = received & (segments["sack_left"] != segments["sack_right"]) & ~_dsack(timeline)
+    repeats &= ~keepalive & (timeline.previous(hinted)[row] < before)
+    # With the receiver's window used up, what is sent again asks whether it has opened: that is a zero-window probe.
+    limit = running_max(flow, timeline.ack64 + segments["window"], where=received, inclusive=False)[row]
+    repeats &= told | (limit - edge[row] >= segments["mss"][row])
+    brings = ~again & silent & (last_ack < before) & _had_more(timeline, before)
+    chosen = repeats | brings
+    row, before, waited, repeats = row[chosen], before[chosen], waited[chosen], repeats[chosen]
+
+    in_flight = _segments_between(timeline, data, np.maximum(acked[row], NEVER), edge[row], flow[row])
+    verdict, sign, answer = _judged(timeline, vantage, row, rtt, in_flight)
+    srtt = np.where(segments["has_state"][row], segments["srtt_us"][row].astype(np.int64) * 1000, 0)
+    verdict = np.where(repeats, verdict, Verdict.NEW_DATA)
+    sign = np.where(repeats, sign, Sign.NONE)
+    safe = np.maximum(answer, 0)
+    sent_again = timeline.following(data & (timeline.end64 <= edge))[row]
+    held = (answer >= 0) & (acked[safe] <= timeline.seq64[row]) & ((sent_again < 0) | (sent_again > answer))
+    held &= (in_flight > _ACKED_AT_ONCE) & (acked[safe] == acked[row])
+    return Probes(
+        row, before, answer, waited, srtt, in_flight, held, verdict, sign,
+        np.full(len(row), int(vantage), np.int64),
+    )  # fmt: skip
+
+
+def _had_more(timeline: Timeline, before: Ints) -> Bools:
+    """Whether the sender had more to send after ``before``: by the kernel's word, else by its being full."""
+    segments = timeline.segments
+    unsent = (segments["write_seq"].astype(np.int64) - segments["bytes"] - segments["seq"])[before] % (
+        1 << 32
+    )
+    shut = segments["in_flight"].astype(np.int64) + segments["segments"] >= segments["cwnd"]
+    told: Bools = np.where(
+        segments["has_state"][before], (unsent > 0) & shut[before], ~timeline.not_full[before]
+    )
+    return told
+
+
+def _dsack(timeline: Timeline) -> Bools:
+    """Rows whose first SACK block lies below the acknowledgement number (RFC 2883 section 4)."""
+    segments = timeline.segments
+    below = (segments["sack_left"] - segments["ack"]).astype(np.int32) < 0
+    found: Bools = below & (segments["sack_left"] != segments["sack_right"])
+    return found
+
+
+def _segments_between(timeline: Timeline, data: Bools, low: Ints, high: Ints, flow: Ints) -> Ints:
+    """How many segments of the flow's fresh data lie between two sequence numbers, at least one."""
+    segments = timeline.segments
+    rows = np.flatnonzero(data & timeline.fresh)
+    order = rows[np.lexsort((rows, segments["flow"][rows]))]
+    of = segments["flow"][order].astype(np.int64)
+    total = np.cumsum(segments["segments"][order].astype(np.int64))
+    found = np.ones(len(flow), np.int64)
+    for index, (first, last, number) in enumerate(zip(low, high, flow, strict=True)):
+        begin, beyond = np.searchsorted(of, (number, number + 1))
+        ends = timeline.end64[order[begin:beyond]]
+        one, other = np.searchsorted(ends, (first, last), side="right")
+        before = total[begin + one - 1] if begin + one else 0
+        found[index] = max(int(total[begin + other - 1] - before) if other else 1, 1)
+    return found
+
+
+def _judged(
+    timeline: Timeline, vantage: Vantage, row: Ints, rtt: Ints, in_flight: Ints
+) -> tuple[Ints, Ints, Ints]:
+    """Verdict, sign and answer of probes that repeat the last segment."""
+    segments, flow, time = timeline.segments, timeline.segments["flow"].astype(np.int64), timeline.time
+    here, there = timeline.at(vantage), timeline.at(Vantage(1 - vantage))
+    received = here & (segments["kind"] == Kind.RECEIVED)
+    end = timeline.end64[row]
+    answer = _first_reaching(timeline, received, row, end)
+    safe = np.maximum(answer, 0)
+
+    arrived = there & (segments["kind"] == Kind.RECEIVED) & (segments["bytes"] > 0)
+    arrived_edge = running_max(flow, timeline.end64, where=arrived, inclusive=False)
+    duplicate = timeline.following(arrived & (timeline.end64 <= arrived_edge))[row]
+    had_it = (arrived_edge[row] >= end) | (
+        (duplicate >= 0) & (timeline.end64[np.maximum(duplicate, 0)] == end)
+    )
+    watched = np.isin(flow[row], np.unique(flow[arrived]))
+
+    dsack = received & _dsack(timeline)
+    told = timeline.following(dsack)[row]
+    left, right = _blocks(timeline, np.maximum(told, 0))
+    by_dsack = (told >= 0) & (left <= timeline.seq64[row]) & (right >= end)
+    capable = np.isin(flow[row], np.unique(flow[dsack]))
+
+    soon = (answer >= 0) & (time[safe] - time[row] < rtt[row] * _TOO_SOON)
+    pure = (
+        received & (segments["bytes"] == 0) & (segments["tcp_flags"] & (Flag.SYN | Flag.FIN | Flag.RST) == 0)
+    )
+    second = timeline.following(pure)[safe]
+    second_safe = np.maximum(second, 0)
+    twice = (answer >= 0) & (second >= 0) & (timeline.ack64[second_safe] == timeline.ack64[safe])
+    twice &= segments["window"][second_safe] == segments["window"][safe]
+    twice &= ~(segments["sack_left"] != segments["sack_right"])[second_safe]
+    # The probe's own answer is one round trip after it; what comes later is for something else.
+    twice &= time[second_safe] - time[row] < 2 * rtt[row] + PROBE_SLACK_NS
+
+    hole = timeline.following(received & (segments["sack_left"] != segments["sack_right"]) & ~dsack)[row]
+    holed = (hole >= 0) & ((answer < 0) | (hole < answer))
+    after = timeline.following(here & (segments["kind"] == Kind.SENT) & timeline.fresh)[safe]
+    cut = segments["has_state"][row] & (answer >= 0) & (after >= 0)
+    cut &= segments["cwnd"][np.maximum(after, 0)] < segments["cwnd"][row]
+
+    verdict, sign = np.full(len(row), Verdict.UNDECIDED, np.int64), np.full(len(row), Sign.NONE, np.int64)
+
+    def say(where: Bools, what: Verdict, by: Sign) -> None:
+        open_ = where & (verdict == Verdict.UNDECIDED)
+        verdict[open_], sign[open_] = what, by
+
+    say(watched & had_it, Verdict.SPURIOUS, Sign.ARRIVAL)
+    say(watched & ~had_it & (answer >= 0), Verdict.USEFUL, Sign.ARRIVAL)
+    say(by_dsack, Verdict.SPURIOUS, Sign.DSACK)
+    say(holed, Verdict.USEFUL, Sign.HOLE)
+    say(soon, Verdict.SPURIOUS, Sign.TIMING)
+    say(twice, Verdict.SPURIOUS, Sign.SECOND_ACK)
+    say((answer >= 0) & capable, Verdict.USEFUL, Sign.NO_DSACK)
+    # Several segments without an ACK and then all of them at once: the peer holds its ACKs, and nothing tells.
+    prompt = in_flight <= _ACKED_AT_ONCE
+    say(cut & prompt, Verdict.USEFUL, Sign.WINDOW_CUT)
+    say((answer >= 0) & prompt & ~segments["has_state"][row], Verdict.USEFUL, Sign.NO_DSACK)
+    return verdict, sign, answer
+
+
+def _blocks(timeline: Timeline, rows: Ints) -> tuple[Ints, Ints]:
+    """The edges of the first SACK block, in the numbers of ``seq64``."""
+    segments = timeline.segments
+    left, right = (
+        timeline.ack64[rows] + (segments[edge][rows] - segments["ack"][rows]).astype(np.int32)
+        for edge in ("sack_left", "sack_right")
+    )
+    return left, right
+
+
+def _first_reaching(timeline: Timeline, received: Bools, row: Ints, end: Ints) -> Ints:
+    """For each row the first received one after it that acknowledges up to ``end``, else -1.
+
+    What is acknowledged only grows, so it is the first that reached it at all, or the next one if that came before.
+    """
+    flow = timeline.segments["flow"].astype(np.int64)
+    following = timeline.following(received)
+    rows = np.flatnonzero(received)
+    highest = running_max(flow, timeline.ack64, where=received)[rows]
+    of = flow[rows]
+    found = np.full(len(row), -1, np.int64)
+    for index, (at, wanted) in enumerate(zip(row.tolist(), end.tolist(), strict=True)):
+        begin, beyond = np.searchsorted(of, (flow[at], flow[at] + 1))
+        place = begin + np.searchsorted(highest[begin:beyond], wanted)
+        if place < beyond:
+            found[index] = rows[place] if rows[place] > at else following[at]
+    return found
+
+
+def _arrived(timeline: Timeline, vantage: Vantage) -> Probes:
+    """Needless probes as the receiver alone sees them: after silence the very last segment, which it had."""
+    segments, flow, time = timeline.segments, timeline.segments["flow"].astype(np.int64), timeline.time
+    here = timeline.at(vantage)
+    arrived = here & (segments["kind"] == Kind.RECEIVED) & (segments["bytes"] > 0)
+    sent = here & (segments["kind"] == Kind.SENT)
+    elsewhere = timeline.at(Vantage(1 - vantage)) & (segments["kind"] == Kind.SENT)
+    edge = running_max(flow, timeline.end64, where=arrived, inclusive=False)
+    acked = running_max(flow, timeline.ack64, where=sent, inclusive=False)
+    rtt = smallest_round_trip(timeline)
+    row = np.flatnonzero(arrived & (timeline.end64 == edge) & (segments["segments"] <= 1))
+    row = row[~np.isin(flow[row], np.unique(flow[elsewhere]))]
+    before = timeline.previous(arrived)[row]
+    waited = time[row] - time[before]
+    keepalive = (segments["bytes"][row] <= 1) & (timeline.seq64[row] == edge[row] - 1)
+    first = timeline.seq64[row] <= running_max(flow, timeline.seq64, where=arrived & timeline.fresh)[before]
+    silent = (waited >= 2 * rtt[row] + PROBE_SLACK_NS) & (waited < TIMEOUT_FLOOR_NS)
+    offered = running_max(flow, timeline.ack64 + segments["window"], where=sent, inclusive=False)[row]
+    row_kept = silent & ~keepalive & first & (offered - edge[row] >= segments["mss"][row])
+    row, before, waited = row[row_kept], before[row_kept], waited[row_kept]
+    in_flight = _segments_between(timeline, arrived, acked[row], edge[row], flow[row])
+    size = len(row)
+    return Probes(
+        row,
+        before,
+        timeline.following(sent)[row],
+        waited,
+        np.zeros(size, np.int64),
+        in_flight,
+        in_flight > _ACKED_AT_ONCE,
+        np.full(size, Verdict.SPURIOUS, np.int64),
+        np.full(size, Sign.ARRIVAL, np.int64),
+        np.full(size, 1 - int(vantage), np.int64),
+    )

@@ -1,0 +1,60 @@
+"""What the replay says of a stalled load against what the kernel does with the same load once the stall is gone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ackward.capture.live import LiveCapture, Scope
+from ackward.diagnosis.diagnose import diagnose
+from ackward.lab import run as lab
+from ackward.lab.scenarios import named
+
+MS = 1_000_000
+#: The issue's bound for a counterfactual: a tenth of the truth, or one millisecond.
+SHARE, LEAST_NS = 0.1, MS
+
+
+def near(replayed: int, measured: int) -> bool:
+    return abs(replayed - measured) <= max(SHARE * measured, LEAST_NS)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("standoff", ["rounds=12"]),
+        ("delayed-ack", ["rounds=3", "rest=250"]),
+        ("slow-start", ["rounds=2"]),
+        ("idle-restart", ["rounds=3", "rest=500"]),
+    ],
+)
+def test_the_replay_is_what_the_remedy_brings(name, settings):
+    """One run: the load, its diagnosis, the remedy that it names, and the load again."""
+    scenario = named(name).with_settings(settings)
+    report = lab.run(scenario)
+    finding = next(finding for finding in report.findings if finding.cause == scenario.cause)
+    remedy = next(remedy for remedy in finding.remedies if remedy.name == scenario.remedy)
+    assert finding.ladder
+    assert finding.ladder.elapsed_ns > report.after.p50_ns + 20 * MS
+    assert remedy.typical_ns is not None
+    assert near(remedy.typical_ns, report.after.p50_ns), (remedy, report.after)
+
+
+@pytest.mark.parametrize(("name", "settings"), [("standoff", ["rounds=12"]), ("nagle", ["rounds=5"])])
+def test_without_a_hold_it_is_what_the_same_program_gets_with_tcp_nodelay(name, settings):
+    scenario = named(name).with_settings(settings)
+    quick = replace(scenario.shape, nagle=False)
+    with lab.hosts_of(scenario) as hosts, lab.server(hosts, scenario.shape):
+        watched = (hosts.client, hosts.server)
+        with LiveCapture(Scope(port=scenario.shape.port, slow_ns=0), watched) as capture:
+            lab.load("before", hosts, scenario.shape, capture, lambda _: None)
+            report = diagnose(capture.finish()).report
+            after = int(np.median(lab.load("after", hosts, quick, capture, lambda _: None)))
+    finding = next(finding for finding in report.findings if finding.cause == scenario.cause)
+    remedy = next(remedy for remedy in finding.remedies if remedy.name == "nodelay")
+    assert finding.ladder
+    assert finding.ladder.elapsed_ns > after + 20 * MS
+    assert remedy.typical_ns is not None
+    assert near(remedy.typical_ns, after), (remedy, after)
