@@ -17,8 +17,8 @@ Laws
    After a pause it is the window that the flow had before: twice its largest flight, as slow start leaves it.
  - No wait becomes longer, and none shorter than nothing: each saving lies between 0 and the wait.
 
-What the rows do not tell cannot be replayed: a capture shows no writes, so there a held message was written at once; and
-a write that comes between a prompt ACK and the next one may be held for one round trip more.
+What the rows do not tell cannot be replayed: a capture shows no writes, so there a held message was written at
+once. And a write that comes between a prompt ACK and the next one may be held for one round trip more.
 """
 
 from __future__ import annotations
