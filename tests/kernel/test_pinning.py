@@ -315,7 +315,8 @@ def test_processes_that_start_together_share_the_bit(hosts: TwoHosts, store: rec
 
 
 @pytest.mark.parametrize(
-    ("means", "said"), [((), "delack-max\n"), (("mark",), "refused: changing routes and sockets needs CAP_NET_ADMIN\n")]
+    ("means", "said"),
+    [((), "delack-max\n"), (("mark",), "refused: changing routes and sockets needs CAP_NET_ADMIN\n")],
 )
 def test_without_the_capability(hosts: TwoHosts, tmp_path: Path, means: tuple[str, ...], said: str) -> None:
     drop = ["setpriv", "--bounding-set=-net_admin,-net_raw", "--inh-caps=-net_admin,-net_raw"]
