@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
-from tests.kernel.lab_hosts import ackward, ackward_json
+from tests.kernel.lab_hosts import ACKWARD, ackward, ackward_json
+from tests.kernel.quickack_hosts import eventually
 
 from ackward.kernel.namespaces import in_sight
 from ackward.lab import run as lab
@@ -13,6 +16,7 @@ from ackward.model.causes import Cause, End, Grade
 from ackward.model.scopes import PortScope
 from ackward.model.verdict import Result
 from ackward.remedies import load
+from ackward.remedies.clearance import undo_all
 from ackward.remedies.receipts import Receipts
 
 ACK_CAUSES = {Cause.STANDOFF, Cause.NAGLE, Cause.DELAYED_ACK}
@@ -94,6 +98,25 @@ def test_a_scenario_whose_remedy_has_nothing_to_do_says_so():
     done = ackward("lab", "run", "standoff", "--set", "nagle=off", "--set", "rounds=5")
     assert done.returncode == 5
     assert "did not name quickack" in done.stderr
+
+
+def test_what_a_killed_run_leaves_goes_with_undo_all(tmp_path):
+    command = [ACKWARD, "lab", "run", "healthy", "--set", "rounds=100000"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+
+        def theirs():
+            return [namespace for namespace in in_sight() if f"-{run.pid}-" in namespace.name]
+
+        assert eventually(lambda: len(theirs()) == 2)
+        left = theirs()
+        assert undo_all(Receipts(tmp_path), left).swept == ()  # it lives
+        run.kill()
+    cleared = undo_all(Receipts(tmp_path), left)
+    assert cleared.complete
+    assert all(any(namespace.name in words for words in cleared.swept) for namespace in left)
+    # Its two halves end by themselves.
+    inodes = {namespace.inode for namespace in left}
+    assert eventually(lambda: not inodes & {namespace.inode for namespace in in_sight()})
 
 
 def test_the_lab_leaves_nothing_behind():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import secrets
 import subprocess
 import threading
@@ -172,6 +173,10 @@ def command_inside(namespace: Namespace, argv: list[str]) -> list[str]:
     return argv if namespace.is_current else ["nsenter", f"--net={namespace.path}", "--", *argv]
 
 
+#: The name of a temporary namespace says who made it.
+_TEMPORARY = re.compile(r"ackward-.+-(?P<maker>\d+)-[0-9a-f]{6}")
+
+
 @contextmanager
 def temporary(label: str) -> Iterator[Namespace]:
     """A new, uniquely named namespace with its loopback up; gone again at the end."""
@@ -191,4 +196,25 @@ def temporary(label: str) -> Iterator[Namespace]:
         subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True, capture_output=True)
         yield resolve(name)
     finally:
-        subprocess.run(["ip", "netns", "delete", name], check=True, capture_output=True)
+        _delete(name)
+
+
+def abandoned(namespace: Namespace) -> bool:
+    """Whether it is a temporary one whose maker was killed before it could take it away."""
+    made = _TEMPORARY.fullmatch(namespace.name)
+    return made is not None and not Path(f"/proc/{made['maker']}").exists()
+
+
+def remove_abandoned(namespace: Namespace) -> bool:
+    """Take an abandoned namespace away, with all that is in it; false if it is none, or somebody else was quicker."""
+    if not abandoned(namespace):
+        return False
+    try:
+        _delete(namespace.name)
+    except subprocess.CalledProcessError:
+        return False
+    return True
+
+
+def _delete(name: str) -> None:
+    subprocess.run(["ip", "netns", "delete", name], check=True, capture_output=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ackward import remedies
 from ackward.errors import AckwardError
-from ackward.kernel.namespaces import Namespace
+from ackward.kernel.namespaces import Namespace, remove_abandoned
 from ackward.model.plan import Ending, Persistent, Receipt, Undone, UndoOutcome
 from ackward.remedies.lasting import lease, persistence
 from ackward.remedies.receipts import Receipts
@@ -46,8 +46,12 @@ class Cleared:
 
 
 def undo_all(store: Receipts, namespaces: Iterable[Namespace]) -> Cleared:
-    """Undo every receipt, sweep ``namespaces`` for what is ours without one, move damaged files aside."""
+    """Undo every receipt, sweep ``namespaces`` for what is ours without one, move damaged files aside.
+
+    Of ``namespaces`` those go altogether that a run of ours left behind when it was killed.
+    """
     require_net_admin()
+    namespaces = list(namespaces)
     outcomes = [_undo(receipt, store) for receipt in store.load().receipts]
     with store.lock():
         contents = store.load()
@@ -56,6 +60,11 @@ def undo_all(store: Receipts, namespaces: Iterable[Namespace]) -> Cleared:
         swept = [_sweep(namespace, store) for namespace in namespaces if namespace.inode not in kept]
         outcomes += [withdraw(persistent, store) for persistent in persistence.without_receipt(store)]
         ended = lease.sweep(store)
+        ended += [
+            f"namespace {namespace.name}, left by a run that was killed"
+            for namespace in namespaces
+            if remove_abandoned(namespace)
+        ]
         aside = tuple(store.set_aside(path) for path in contents.damaged)
     return Cleared(
         outcomes=tuple(outcomes),
