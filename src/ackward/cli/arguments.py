@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from ackward.errors import UsageError
 
@@ -35,16 +36,21 @@ _RATE = re.compile(rf"{_NUMBER} ?(?P<unit>[kKMGT]?)(?:b/s|bit/s|bps|bit)")
 _SHARE = re.compile(rf"{_NUMBER} ?(?P<percent>%?)")
 
 
-def duration_ns(text: str, option: str) -> int:
-    """``10s``, ``500ms``, ``1m`` in nanoseconds; raises :class:`UsageError` for anything else."""
-    found = _DURATION.fullmatch(text.strip())
+def _measured(
+    text: str, written: re.Pattern[str], units: Mapping[str, int], complaint: str, examples: str
+) -> int:
+    """A number with its unit, in whole base units."""
+    found = written.fullmatch(text.strip())
     if not found:
         raise UsageError(
-            f"{option} {text!r} is no duration",
-            consequence="nothing was done",
-            next_step="write a number and a unit: 10s, 500ms, 1m",
+            complaint, consequence="nothing was done", next_step=f"write a number and a unit: {examples}"
         )
-    nanoseconds = round(float(found["number"]) * _UNITS[found["unit"]])
+    return round(float(found["number"]) * units[found["unit"]])
+
+
+def duration_ns(text: str, option: str) -> int:
+    """``10s``, ``500ms``, ``1m`` in nanoseconds; raises :class:`UsageError` for anything else."""
+    nanoseconds = _measured(text, _DURATION, _UNITS, f"{option} {text!r} is no duration", "10s, 500ms, 1m")
     if nanoseconds > _LONGEST:
         raise UsageError(
             f"{option} {text} is longer than a day",
@@ -56,14 +62,7 @@ def duration_ns(text: str, option: str) -> int:
 
 def size_bytes(text: str, option: str) -> int:
     """``100B``, ``64kB``, ``50MB``, ``3MiB`` in bytes; raises :class:`UsageError` for anything else."""
-    found = _SIZE.fullmatch(text.strip())
-    if not found:
-        raise UsageError(
-            f"{option} {text!r} is no size",
-            consequence="nothing was done",
-            next_step="write a number and a unit: 100B, 64kB, 50MB, 3MiB",
-        )
-    return round(float(found["number"]) * _SIZES[found["unit"]])
+    return _measured(text, _SIZE, _SIZES, f"{option} {text!r} is no size", "100B, 64kB, 50MB, 3MiB")
 
 
 def rate_bits(text: str, option: str) -> int:
@@ -71,14 +70,8 @@ def rate_bits(text: str, option: str) -> int:
 
     Bytes a second (``GB/s``) are refused rather than taken for bits.
     """
-    found = _RATE.fullmatch(text.strip())
-    if not found:
-        raise UsageError(
-            f"{option} {text!r} is no rate in bits a second",
-            consequence="nothing was done",
-            next_step="write a number and a unit: 1Gb/s, 100Mb/s, 64kb/s",
-        )
-    return round(float(found["number"]) * _RATES[found["unit"]])
+    complaint = f"{option} {text!r} is no rate in bits a second"
+    return _measured(text, _RATE, _RATES, complaint, "1Gb/s, 100Mb/s, 64kb/s")
 
 
 def share(text: str, option: str) -> float:

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ackward.diagnosis.claims import Claims
+from ackward.diagnosis.claims import NO_END, Claims
 from ackward.diagnosis.clocked import Clocked, clocked
 from ackward.diagnosis.columns import Entries
 from ackward.diagnosis.exchanges import Timeline
@@ -197,6 +197,20 @@ class Waits:
             observed=True,
             evidence=held.row,
             holding=held.vantage,
+        )
+
+    def let_go(self, cause: Cause, shown: Clocked, *, delaying: Ints | int = NO_END) -> Claims:
+        """Claims of senders that stood still until an ACK came, as packets show."""
+        time = self.timeline.time
+        return Claims.of(
+            cause,
+            shown.exchange,
+            time[shown.before],
+            time[shown.row],
+            observed=False,
+            evidence=shown.ack,
+            holding=shown.vantage,
+            delaying=delaying,
         )
 
     def between_flights(self, cause: Cause, waited: Flights) -> Claims:

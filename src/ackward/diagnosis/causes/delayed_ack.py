@@ -43,14 +43,5 @@ def claims(waits: Waits) -> list[Claims]:
     late = held_back.late > np.maximum(DELAY_FLOOR_NS, timeline.min_rtt[held_back.exchange] // 2)
     few = held_back.flight <= 2 * timeline.segments["mss"][held_back.before].astype(np.int64)
     held_back = held_back.chosen(~held_back.small & held_back.drained & late & few & ~held_back.blocked)
-    shown = Claims.of(
-        Cause.DELAYED_ACK,
-        held_back.exchange,
-        timeline.time[held_back.before],
-        timeline.time[held_back.row],
-        observed=False,
-        evidence=held_back.ack,
-        holding=held_back.vantage,
-        delaying=other(held_back.vantage),
-    )
+    shown = waits.let_go(Cause.DELAYED_ACK, held_back, delaying=other(held_back.vantage))
     return [seen, felt, shown]

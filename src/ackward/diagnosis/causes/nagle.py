@@ -34,15 +34,7 @@ def claims(waits: Waits) -> list[Claims]:
             evidence=prompt.ack,
             holding=other(prompt.vantage),
         ),
-        Claims.of(
-            Cause.NAGLE,
-            shown.exchange,
-            time[shown.before],
-            time[shown.row],
-            observed=False,
-            evidence=shown.ack,
-            holding=shown.vantage,
-        ),
+        waits.let_go(Cause.NAGLE, shown),
         Claims.of(
             Cause.NAGLE,
             held.exchange,

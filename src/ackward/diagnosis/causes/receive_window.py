@@ -20,18 +20,8 @@ from ackward.model.segments import Kind, Vantage
 def claims(waits: Waits) -> list[Claims]:
     """Holds by this rule as the sender's kernel says, or as the advertised window shows."""
     held = waits.holds.chosen(waits.holds.rule == Rule.RECEIVE_WINDOW)
-    time = waits.timeline.time
     told = waits.told(Cause.RECEIVE_WINDOW, held)
-    shown = waits.clocked.chosen(waits.clocked.blocked)
-    seen = Claims.of(
-        Cause.RECEIVE_WINDOW,
-        shown.exchange,
-        time[shown.before],
-        time[shown.row],
-        observed=False,
-        evidence=shown.ack,
-        holding=shown.vantage,
-    )
+    seen = waits.let_go(Cause.RECEIVE_WINDOW, waits.clocked.chosen(waits.clocked.blocked))
     return [told, seen, *(_at_receiver(waits.timeline, end) for end in waits.timeline.vantages)]
 
 

@@ -47,14 +47,5 @@ def claims(waits: Waits) -> list[Claims]:
     clocked = waits.clocked
     late = clocked.late > np.maximum(DELAY_FLOOR_NS, timeline.min_rtt[clocked.exchange])
     clocked = clocked.chosen(clocked.small & clocked.drained & clocked.nagle & late)
-    shown = Claims.of(
-        Cause.STANDOFF,
-        clocked.exchange,
-        timeline.time[clocked.before],
-        timeline.time[clocked.row],
-        observed=False,
-        evidence=clocked.ack,
-        holding=clocked.vantage,
-        delaying=other(clocked.vantage),
-    )
+    shown = waits.let_go(Cause.STANDOFF, clocked, delaying=other(clocked.vantage))
     return [seen, felt, shown]
