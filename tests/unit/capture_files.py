@@ -72,7 +72,7 @@ def pcapng(
 ):
     """A next generation capture.
 
-    ``options`` end each packet block, ``before`` and ``behind`` stand around all packets, which are ``later_ns``.
+    ``options`` (bytes, or what gives them for a frame) end each packet block, ``before`` and ``behind`` stand around all packets, which are ``later_ns``.
     """
     end = option(order, 0, b"")
     parts = [
@@ -85,7 +85,8 @@ def pcapng(
     for time_ns, frame in frames(packets):
         ticks = (time_ns + later_ns) // 10 ** (9 - resolution)
         head = struct.pack(order + "IIIII", 0, ticks >> 32, ticks & 0xFFFFFFFF, len(frame), len(frame))
-        parts.append(block(order, 6, head + frame + bytes(-len(frame) % 4) + options))
+        ending = options(frame) if callable(options) else options
+        parts.append(block(order, 6, head + frame + bytes(-len(frame) % 4) + ending))
     body = b"".join([*parts, behind])
     length = len(body) if section_length is None else section_length
     return block(order, 0x0A0D0D0A, struct.pack(order + "IHHq", 0x1A2B3C4D, 1, 0, length)) + body

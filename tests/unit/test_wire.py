@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from tests import recordings
 from tests.unit import packets
+from tests.unit.capture_files import option, pcapng
 from tests.unit.dialogue import CLIENT, SERVER, a, handshake, q, rows_of
 
 from ackward.capture.reading import read_captures
@@ -133,6 +135,33 @@ def test_a_cooked_capture_of_a_real_host_tells_its_end(end):
     # A veth pair computes no checksum.
     syn = capture.segments["tcp_flags"] & Flag.SYN > 0
     assert (capture.segments["passage"] & Passage.UNSUMMED > 0).tolist() == syn.tolist()
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("comment", [b"", b"two bytes over"])
+@pytest.mark.parametrize("end", ["client", "server"])
+def test_the_direction_in_a_pcapng_file_tells_the_end(order, comment, end, tmp_path):
+    """Section 4.3 of the format: the lowest two bits of epb_flags are 1 for inbound and 2 for outbound packets."""
+
+    def options(frame):
+        ours = (frame[26:30] == CLIENT.address.packed) == (end == "client")
+        flags = option(order, 2, struct.pack(order + "I", 0x100 | (2 if ours else 1)))
+        return (option(order, 1, comment) if comment else b"") + flags + option(order, 0, b"")
+
+    path = tmp_path / "told.pcapng"
+    path.write_bytes(pcapng(handshake(0.01), order, options=options))
+    capture = read_captures(find([path]))
+    ours = capture.segments["to_server"] == (end == "client")
+    directions = capture.segments["passage"] & (Passage.LEFT | Passage.ARRIVED)
+    assert directions.tolist() == np.where(ours, Passage.LEFT, Passage.ARRIVED).tolist()
+    assert f"captured at the {end}: 1 of 1 flows" in analyze([path]).report.capture.notes
+
+
+@pytest.mark.parametrize("options", [b"\x02\x00\x04\x00", b"\x02\x00\x02\x00\x01\x00\x00\x00", b"\xff" * 12])
+def test_broken_options_of_a_pcapng_file_tell_nothing(options, tmp_path):
+    path = tmp_path / "untold.pcapng"
+    path.write_bytes(pcapng(handshake(0.01), options=options))
+    assert not (read_captures(find([path])).segments["passage"] & (Passage.LEFT | Passage.ARRIVED)).any()
 
 
 @pytest.mark.parametrize("ip", [packets.ipv4, packets.ipv6])

@@ -37,7 +37,8 @@ class Frames:
 
     ``start`` is the position of the frame's first byte in the chunk; ``captured`` and ``original`` are
     lengths in bytes as kept and on the wire; ``time_ns`` counts since the epoch; ``link`` is a LINKTYPE_
-    number (tcpdump.org/linktypes.html); ``number`` counts the packets of the file from 0.
+    number (tcpdump.org/linktypes.html); ``number`` counts the packets of the file from 0; ``passage`` is what the
+    file says of each packet (:class:`~ackward.model.segments.Passage`).
     """
 
     start: Positions
@@ -47,6 +48,7 @@ class Frames:
     link: NDArray[np.int32]
     interface: NDArray[np.int32]
     number: NDArray[np.int64]
+    passage: NDArray[np.uint8]
 
     def __len__(self) -> int:
         return len(self.start)
@@ -61,6 +63,7 @@ class Frames:
             self.link[which],
             self.interface[which],
             self.number[which],
+            self.passage[which],
         )
 
 

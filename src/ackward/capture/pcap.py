@@ -85,6 +85,7 @@ class Pcap:
             link=np.full(len(at), self._link, np.int32),
             interface=np.zeros(len(at), np.int32),
             number=number,
+            passage=np.zeros(len(at), np.uint8),
         )
 
     def _plausible(

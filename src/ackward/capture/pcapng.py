@@ -11,6 +11,7 @@ from ackward.capture.chain import Chain, Link
 from ackward.capture.frames import LONGEST_RECORD, Broken, Frames, Problem, Trouble
 from ackward.capture.interfaces import SECTION, Interfaces
 from ackward.capture.octets import Octets, Positions, column
+from ackward.model.segments import Passage
 
 OBSOLETE_PACKET, SIMPLE_PACKET, ENHANCED_PACKET = 2, 3, 6
 PACKETS = (ENHANCED_PACKET, OBSOLETE_PACKET, SIMPLE_PACKET)
@@ -22,6 +23,13 @@ BYTE_ORDER = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}
 SHORTEST_BLOCK = 12
 #: How much of the front of a packet block is read: the fixed part of the longest of the three kinds.
 FRONT = 28
+#: The option of an enhanced packet block whose lowest two bits tell a packet's direction (section 4.3), of this length.
+FLAGS_OPTION, FLAGS_LENGTH = 2, 4
+DIRECTION = 3
+#: What the direction (unknown, inbound, outbound, and the one that is not defined) says of a packet.
+PASSAGES = np.array([0, Passage.ARRIVED, Passage.LEFT, 0], np.uint8)
+#: So many options are looked through for it: programs write it first, behind a comment at most.
+MOST_OPTIONS = 4
 #: More changes of byte order than this are not a capture but an attempt to make us start over for ever.
 MOST_TURNS = 1_000
 
@@ -159,9 +167,31 @@ class PcapNg:
             link=self._table.links(interface),
             interface=interface.astype(np.int32),
             number=number,
+            passage=self._passage(octets, blocks, start + captured, (blocks.types == ENHANCED_PACKET) & fits),
         )
         good = known & fits & sane
         return frames if good.all() else frames.select(good)
+
+    def _passage(
+        self, octets: Octets, blocks: _Blocks, behind: Positions, having: NDArray[np.bool_]
+    ) -> NDArray[np.uint8]:
+        """What the options tell that begin ``behind`` the packets, padded to 32 bits, of blocks ``having`` some."""
+        passage = np.zeros(len(having), np.uint8)
+        shorts = octets.view(self._order + "u2")
+        ends = blocks.at + blocks.lengths - 4
+        at = (behind + 3) & -4
+        for _ in range(MOST_OPTIONS):
+            having = having & (at + 4 + FLAGS_LENGTH <= ends)
+            which = np.flatnonzero(having)
+            if not len(which):
+                break
+            code, length = shorts[at[which]], shorts[at[which] + 2].astype(np.int64)
+            flags = (code == FLAGS_OPTION) & (length == FLAGS_LENGTH)
+            found = which[flags]
+            passage[found] = PASSAGES[self._numbers(octets, at[found] + 4) & DIRECTION]
+            having[which[flags | (code == 0)]] = False
+            at[which] += 4 + (length + 3 & -4)
+        return passage
 
     def _note(self, trouble: Trouble, having: NDArray[np.bool_], offset: int, at: Positions) -> None:
         if having.any():
@@ -228,4 +258,6 @@ def _lie(length: int) -> str:
 
 def _no_frames() -> Frames:
     none = np.zeros(0, np.int64)
-    return Frames(none, none, none, none, none.astype(np.int32), none.astype(np.int32), none)
+    return Frames(
+        none, none, none, none, none.astype(np.int32), none.astype(np.int32), none, none.astype(np.uint8)
+    )

@@ -122,10 +122,11 @@ def _passage(
 ) -> None:
     """Fills in what the packets outside of tunnels tell of the host that captured them: :class:`Passage`.
 
-    A cooked capture has the kernel's word. A host whose network card computes checksums leaves the sum of the
-    pseudo-header in the field (``CHECKSUM_PARTIAL`` in include/linux/skbuff.h; RFC 9293 section 3.1). It is looked for
-    in SYNs, whose headers alone it covers.
+    A cooked capture has the kernel's word, and a pcapng file may have that of the program that wrote it. A host whose
+    network card computes checksums leaves the sum of the pseudo-header in the field (``CHECKSUM_PARTIAL`` in
+    include/linux/skbuff.h; RFC 9293 section 3.1). It is looked for in SYNs, whose headers alone it covers.
     """
+    rows["passage"] = np.where(packets.tunnel == 0, frames.passage[packets.row], 0)
     for link in distinct(frames.link):
         if link in PACKET_TYPE_LINKS:
             there = np.flatnonzero((frames.link[packets.row] == link) & (packets.tunnel == 0))
