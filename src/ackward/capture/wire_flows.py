@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, overload
 
@@ -221,10 +222,14 @@ def _order(rows: NDArray[Any], *, by_time: bool) -> NDArray[np.int64]:
 
 def _permute(rows: NDArray[Any], order: NDArray[np.int64]) -> None:
     """Puts the rows into this order, 16 bytes of each at a time: a second copy of them all may be too much."""
-    for begin in range(0, rows.itemsize, 16):
+
+    def permute(begin: int) -> None:
         width = min(16, rows.itemsize - begin)
         part = np.ndarray(rows.shape, f"V{width}", rows.data, begin, rows.strides)
         part[:] = part[order]
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(permute, range(0, rows.itemsize, 16)))
 
 
 def _handshakes(rows: NDArray[Any], handshakes: NDArray[Any], order: NDArray[np.int64]) -> _Syns:
