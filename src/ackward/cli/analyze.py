@@ -61,5 +61,6 @@ def command(
 
         store(tables(seen), parquet)
         talk.print(f"tables: {parquet}", markup=False)
-    show(seen.report, as_json=as_json, page=report, title="ackward analyze")
-    return 5 if exit_code and seen.report.findings else 0
+    told = seen.report if as_json or report else seen.brief  # the terminal shows no table of flows
+    show(told, as_json=as_json, page=report, title="ackward analyze")
+    return 5 if exit_code and seen.brief.findings else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -21,15 +22,22 @@ from ackward.model.segments import Recording
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The report, the elapsed time of each exchange in nanoseconds, and where that time went.
+    """What was found, the elapsed time of each exchange in nanoseconds, and where that time went.
 
     Exchanges that were only counted enter ``elapsed`` with their flow's mean: they were all faster than the threshold.
-    They are not in ``attribution``.
+    They are not in ``attribution``, but in ``fast``, by flow. ``brief`` is the report without its table of flows: a
+    capture may have hundreds of thousands, and few readers ask for them.
     """
 
-    report: Report
+    brief: Report
     elapsed: Ints
     attribution: Attribution
+    fast: Mapping[int, Counted]
+
+    @cached_property
+    def report(self) -> Report:
+        """The whole report."""
+        return self.brief.model_copy(update={"flows": _summaries(self.attribution, self.fast)})
 
 
 def diagnose(recording: Recording) -> Diagnosis:
@@ -53,16 +61,15 @@ def explain(traffic: Traffic, capture: Capture, fast: Mapping[int, Counted] | No
     means = [np.full(sums.exchanges, sums.elapsed_ns // sums.exchanges, np.int64) for sums in fast.values()]
     recorded = seen.exchanges.elapsed
     elapsed = np.concatenate([recorded, *means])
-    report = Report(
+    brief = Report(
         capture=capture,
         exchanges=len(elapsed),
         elapsed_ns=int(recorded.sum()) + sum(sums.elapsed_ns for sums in fast.values()),
         causes=_totals(seen, list(fast.values())),
         findings=findings(seen),
-        flows=_summaries(seen, fast),
         latency_ns=_percentiles(elapsed),
     )
-    return Diagnosis(report, elapsed, seen)
+    return Diagnosis(brief, elapsed, seen, fast)
 
 
 def _percentiles(elapsed: Ints) -> list[int]:

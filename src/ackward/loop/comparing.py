@@ -62,7 +62,7 @@ def _seen(path: Path, port: int | None, host: str | None) -> _Seen:
         elapsed = sample(report)
     else:
         diagnosis = analyze([path], port=port, host=host)
-        report, elapsed, basis = diagnosis.report, diagnosis.elapsed, "exchanges"
+        report, elapsed, basis = diagnosis.brief, diagnosis.elapsed, "exchanges"
     if not report.exchanges:
         raise UsageError(
             f"{path} holds no exchange",
