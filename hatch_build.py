@@ -1,4 +1,4 @@
-"""Build hook: compiles each ``*.bpf.c`` to the CO-RE object beside it and bundles libbpf into wheels.
+"""Build hook: compiles each ``*.bpf.c`` to the CO-RE object beside it, and the CNI plugin; bundles libbpf into wheels.
 
 A wheel needs no compiler: it carries the objects. A source build needs clang and libbpf's headers, but no
 BTF of the running kernel: the programs are written against ``kernel/bpf/kernel_types.h``.
@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent
 PACKAGE = ROOT / "src" / "ackward"
 HEADERS = PACKAGE / "kernel" / "bpf"
 TARGET_ARCH = {"x86_64": "x86", "aarch64": "arm64"}
+STUB = PACKAGE / "node" / "stub" / "ackward-cni.c"
 
 
 def compile_bpf(source: Path) -> Path:
@@ -45,6 +46,37 @@ def compile_bpf(source: Path) -> Path:
     return target
 
 
+def compile_stub(machine: str) -> Path:
+    """Compile the CNI plugin for ``machine``; it lands beside its source as ``ackward-cni-MACHINE``.
+
+    It has no C library, so clang and lld on any machine build it for all.
+    """
+    target = STUB.with_name(f"ackward-cni-{machine}")
+    newest = max(path.stat().st_mtime for path in [STUB, *STUB.parent.glob("*.h")])
+    if target.exists() and target.stat().st_mtime > newest:
+        return target
+    for tool in ("clang", "ld.lld"):
+        if shutil.which(tool) is None:
+            raise SystemExit(
+                f"{tool} is missing: the CNI plugin cannot be compiled. Next: run `make setup` (or: apt-get install "
+                "clang lld)."
+            )
+    command = [
+        "clang", f"--target={machine}-linux-gnu", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror",
+        "-ffreestanding", "-fno-stack-protector", "-nostdlib", "-static", "-fuse-ld=lld",
+        "-Wl,-z,noexecstack", "-Wl,-s", "-o", str(target), str(STUB),
+    ]  # fmt: skip
+    subprocess.run(command, check=True)
+    return target
+
+
+def compile_everything() -> list[Path]:
+    """The BPF programs, and the plugin for every machine that we know: gives the plugin's files."""
+    for source in sorted(PACKAGE.rglob("*.bpf.c")):
+        compile_bpf(source)
+    return [compile_stub(machine) for machine in TARGET_ARCH]
+
+
 def libbpf_path() -> Path | None:
     """The build machine's libbpf.so.1, if it has one."""
     for directory in (f"/usr/lib/{platform.machine()}-linux-gnu", "/usr/lib64", "/usr/lib"):
@@ -57,9 +89,9 @@ class BpfBuildHook(BuildHookInterface):  # type: ignore[misc]
     """Compiles before the wheel (or the editable install) is put together."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile the programs; in a wheel, add libbpf and mark the wheel as belonging to this platform."""
-        for source in sorted(PACKAGE.rglob("*.bpf.c")):
-            compile_bpf(source)
+        """Compile all; in a wheel, add libbpf and mark the wheel as belonging to this platform."""
+        stubs = compile_everything()
+        build_data["artifacts"] += [str(stub.relative_to(ROOT)) for stub in stubs]
         if self.target_name == "wheel" and version != "editable":
             build_data["pure_python"] = False
             build_data["tag"] = f"py3-none-linux_{platform.machine()}"
@@ -68,5 +100,4 @@ class BpfBuildHook(BuildHookInterface):  # type: ignore[misc]
 
 
 if __name__ == "__main__":
-    for program in sorted(PACKAGE.rglob("*.bpf.c")):
-        compile_bpf(program)
+    compile_everything()

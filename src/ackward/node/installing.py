@@ -1,0 +1,150 @@
+"""Install and uninstall on a node: the binary before the entry, and the entry out before the binary.
+
+At every moment the runtime can start what its list names: an entry without its binary would keep every pod from
+starting, and make the removal of others fail, which leaks their addresses.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from ackward.errors import AckwardError, PartlyChanged, Refused, Unavailable
+from ackward.model.node import Placement
+from ackward.node import keeper, marker, wire
+from ackward.node.answering import answers
+from ackward.node.conflist import TYPE
+from ackward.node.places import Places
+from ackward.node.pods import Pods
+from ackward.node.replacing import PARTIAL, install, unwritable
+
+_STUBS = Path(__file__).with_name("stub")
+_MODE = 0o755
+#: What each of our stubs, of any version, has in it: the protocol's name without its number.
+_SIGNATURE = wire.PROTOCOL.partition(b"/")[0] + b"/"
+
+
+def stub() -> bytes:
+    """The stub for this machine; raises :class:`Unavailable` if this installation has none."""
+    path = _STUBS / f"{TYPE}-{platform.machine()}"
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Unavailable(
+            f"there is no {path.name} in this installation ({error.strerror})",
+            consequence="the runtime would have nothing to start; the node was not changed",
+            next_step="install a wheel for this machine, or build it: `python hatch_build.py`",
+        ) from error
+
+
+def place_binary(places: Places) -> bool:
+    """Put the stub where the runtime looks for plugins; false if it was there."""
+    content = stub()
+    path = places.binary
+    try:
+        there = path.read_bytes()
+    except FileNotFoundError:
+        there = None
+    except OSError as error:
+        raise unwritable(path, error) from error
+    if there is not None and _SIGNATURE not in there:
+        raise Refused(
+            f"{path} is somebody else's",
+            consequence="it was not replaced; nothing was changed",
+            next_step="see which package it belongs to, and remove it if it may go",
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in path.parent.glob(f".{path.name}.*{PARTIAL}"):
+            leftover.unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    return install(path, content, _MODE)
+
+
+def install_node(places: Places, entry: Mapping[str, object]) -> list[str]:
+    """Binary, then entry; gives what was done in words. Raises :class:`PartlyChanged` if the entry found no place."""
+    done = [f"{places.binary} installed" if place_binary(places) else f"{places.binary} was there"]
+    found, changed = keeper.put(places.configuration, entry)
+    if found.state is Placement.REFUSED:
+        raise PartlyChanged(
+            found.words,
+            consequence="the binary is in place, which changes nothing by itself",
+            next_step="see above, then `ackward node install` again",
+        )
+    if found.state is Placement.NO_LIST:
+        done.append(f"{found.words}: the agent puts the entry in when there is one")
+    else:
+        done.append(f"entry put into {found.file}" if changed else f"the entry was in {found.file}")
+    return done
+
+
+def uninstall_node(places: Places, *, keep_binary: bool) -> list[str]:
+    """Entry, marker, pods, what is ours in /run, and the binary last; gives what was done in words.
+
+    Raises :class:`Refused` while an agent answers: it would put the entry back at once.
+    """
+    if answers(places.socket):
+        raise Refused(
+            f"an agent answers at {places.socket}: it would put the entry back",
+            consequence="nothing was changed",
+            next_step="stop it first: `kubectl delete -k deploy/base`, or end its service",
+        )
+    try:
+        done = [f"entry taken out of {path}" for path in keeper.take_out(places.configuration)]
+    except AckwardError as error:
+        raise PartlyChanged(
+            error.missing,
+            consequence="the entry may still be in the list, so the binary stays: no pod could start without it",
+            next_step=error.next_step or "see above, then `ackward node uninstall` again",
+        ) from error
+    if marker.remove(places.marker):
+        done.append(f"{places.marker} removed")
+    open_points = _forget_pods(places, done)
+    if not open_points and places.run.is_dir():
+        _remove_tree(places.run)
+        done.append(f"{places.run} removed")
+    if not keep_binary and _is_ours(places.binary):
+        try:
+            places.binary.unlink()
+        except OSError as error:
+            raise unwritable(places.binary, error) from error
+        done.append(f"{places.binary} removed")
+    if open_points:
+        raise PartlyChanged(
+            "; ".join(open_points),
+            consequence="all else was undone",
+            next_step=f"their receipts are kept in {places.attachments}: `ackward node uninstall` again",
+        )
+    return done or ["nothing of ackward was on this node"]
+
+
+def _forget_pods(places: Places, done: list[str]) -> list[str]:
+    if not places.attachments.is_dir():
+        return []
+    open_points: list[str] = []
+    pods = Pods(places.attachments)
+    for attachment in pods.all():
+        outcome = pods.forget(attachment.container_id, attachment.ifname)
+        done.extend(outcome.changed)
+        open_points.extend(outcome.problems)
+    return open_points
+
+
+def _remove_tree(directory: Path) -> None:
+    try:
+        shutil.rmtree(directory)
+    except OSError as error:
+        raise unwritable(directory, error) from error
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode) and _SIGNATURE in path.read_bytes()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise unwritable(path, error) from error

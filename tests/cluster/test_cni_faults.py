@@ -1,0 +1,421 @@
+"""Bad input and bad days: the right error, nothing half-written, and one client never hurts another."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tests.cluster.cni_runtime import ASKS, Agent, quick, unicast, wired_pod
+from tests.kernel.quickack_hosts import eventually, ip, routing
+from tests.unit.stub_runs import RESULT, configuration, run
+
+from ackward import remedies
+from ackward.errors import Unavailable
+from ackward.kernel.namespaces import Namespace
+from ackward.model.plan import State
+from ackward.node import requests
+from ackward.node.annotations import wanted
+from ackward.node.pods import Attachment, Pods
+from ackward.node.requests import Server
+from ackward.node.wire import HEADER, PROTOCOL, Answer, Request
+from ackward.remedies.receipts import Receipts
+
+EVERY = 4  # routes of a wired pod that get quickack: both families, connected and default
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Agent:
+    return Agent(tmp_path / "node")
+
+
+@pytest.fixture
+def here() -> Iterator[Namespace]:
+    with wired_pod() as made:
+        yield made
+
+
+@contextmanager
+def small_disk(place: Path) -> Iterator[Path]:
+    """A file system of a few pages."""
+    place.mkdir(parents=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=32k,mode=700", "ackward-tests", str(place)], check=True
+    )
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def fill(disk: Path) -> None:
+    with contextlib.suppress(OSError), (disk / "full").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def test_a_namespace_that_is_gone_or_none(agent: Agent, tmp_path: Path) -> None:
+    plain = tmp_path / "file"
+    plain.touch()
+    with agent.running():
+        for netns in ("/run/netns/ackward-never-was", str(plain), "/proc/self/ns/mnt", "relative", "12"):
+            for asks in (ASKS, {}):
+                error = run("ADD", configuration(agent.socket, asks), netns=netns).error
+                assert (error["code"], "CNI_NETNS" in error["msg"]) == (4, True), netns
+            assert run("CHECK", configuration(agent.socket, ASKS), netns=netns).error["code"] == 4
+            assert run("DEL", configuration(agent.socket, ASKS), netns=netns).code == 0
+    assert agent.pods.all() == []
+
+
+def test_the_node_itself_is_no_pod(agent: Agent) -> None:
+    with agent.running():
+        done = run("ADD", configuration(agent.socket, ASKS), netns="/proc/self/ns/net")
+        assert (done.code, json.loads(done.out)) == (0, RESULT)
+        assert "node's own" in agent.served[-1].problems[0]
+        closed = configuration(agent.socket, ASKS, failurePolicy="closed")
+        assert run("ADD", closed, netns=f"/proc/{os.getpid()}/ns/net").error["code"] == 101
+
+
+def test_an_agent_that_comes_back_makes_up_for_what_it_missed(agent: Agent, here: Namespace) -> None:
+    stdin = configuration(agent.socket, ASKS)
+    assert run("ADD", stdin, netns=str(here.path)).code == 0
+    assert (quick(here), agent.missed.waiting()) == ([], 1)
+    with agent.running():
+        assert agent.missed.replay(agent.commands) == 1
+        assert (len(quick(here)), agent.missed.waiting()) == (EVERY, 0)
+        assert run("CHECK", stdin, netns=str(here.path)).code == 0
+        assert run("DEL", stdin, netns=str(here.path)).code == 0
+    assert quick(here) == []
+
+
+def test_what_lies_among_the_missed_and_is_no_request(agent: Agent) -> None:
+    agent.missed.directory.mkdir(parents=True)
+    whole = Request({"CNI_COMMAND": "ADD"}, b"{}").pack()
+    for number, data in enumerate((b"", b"junk", whole[:-1], whole + b"x")):
+        (agent.missed.directory / f"{number}.eth0").write_bytes(data)
+    stale = agent.missed.directory / ".left.eth0"
+    stale.touch()
+    os.utime(stale, (0, 0))
+    (agent.missed.directory / ".now.eth0").touch()
+    (agent.missed.directory / "odd.eth0").write_bytes(
+        whole
+    )  # a request that makes no sense is answered, with an error
+    assert agent.missed.replay(agent.commands) == 1
+    assert len(agent.troubles) == 4
+    assert agent.served[-1].code == 4
+    assert [path.name for path in agent.missed.directory.iterdir()] == [".now.eth0"]
+
+
+def test_what_was_lost_is_given_back(agent: Agent, here: Namespace) -> None:
+    attachment = Attachment(container_id="c", ifname="eth0", netns=str(here.path), annotations=ASKS)
+    before = routing(here)
+    assert agent.pods.apply(attachment).problems == ()
+    assert agent.pods.repair(attachment).changed == ()
+    ip(here, "route", "replace", "default", "via", "198.19.7.1")
+    ip(here, "-6", "route", "delete", "default")
+    assert len(agent.pods.lacking(attachment)) == 2
+    assert agent.pods.repair(attachment).problems == ()
+    assert agent.pods.lacking(attachment) == ()
+    assert len(quick(here)) == len([line for line in unicast(here) if "fe80" not in line]) == EVERY - 1
+    ip(
+        here, "-6", "route", "add", "default", "via", "fdac:7::1"
+    )  # a route that comes later is one of every route
+    assert [words[:9] for words in agent.pods.lacking(attachment)] == ["not done:"]
+    assert agent.pods.repair(attachment).problems == ()
+    assert (agent.pods.lacking(attachment), len(quick(here))) == ((), EVERY)
+    agent.pods.forget("c", "eth0")
+    assert routing(here) == before
+    assert agent.pods.all() == []
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ["addr del 198.19.7.2/24 dev eth0", "-6 addr del fdac:7::2/64 dev eth0"],
+        ["link set eth0 down", "link set eth0 up"],
+    ],
+    ids=["addresses go", "link down and up"],
+)
+def test_connected_routes_stay_the_kernels_own(event: list[str], agent: Agent) -> None:
+    left = []
+    for asks in (ASKS, {}):
+        with wired_pod() as here:
+            agent.pods.apply(
+                Attachment(container_id="c", ifname="eth0", netns=str(here.path), annotations=asks)
+            )
+            assert len(quick(here)) == (EVERY if asks else 0)
+            for command in event:
+                ip(here, *command.split())
+            assert eventually(lambda here=here: any("fe80::/64 dev eth0" in line for line in unicast(here)))  # type: ignore[misc]
+            left.append([line.replace(" quickack 1", "") for line in unicast(here)])
+    assert left[0] == left[1]
+    agent.pods.sweep()
+
+
+def test_annotations_that_change(agent: Agent, here: Namespace) -> None:
+    """As the daemon form sees them: what is not asked for any more goes."""
+    attachment = Attachment(container_id="c", ifname="eth0", netns=str(here.path), annotations=ASKS)
+    agent.pods.apply(attachment)
+    scoped = attachment.model_copy(update={"annotations": {"ackward.io/quickack": "10.0.0.0/8"}})
+    agent.pods.apply(scoped)
+    assert ["10.0.0.0/8" in line for line in quick(here)] == [True]
+    assert [one.annotations for one in agent.pods.all()] == [scoped.annotations]
+    agent.pods.apply(scoped, wanted({}))
+    assert quick(here) == []
+
+
+@pytest.mark.parametrize("policy", ["open", "closed"])
+def test_a_full_disk(policy: str, tmp_path: Path, here: Namespace) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        agent = Agent(disk / "node")
+        with agent.running():
+            (agent.directory / "attachments").mkdir()
+            fill(disk)
+            before = routing(here)
+            done = run("ADD", configuration(agent.socket, ASKS, failurePolicy=policy), netns=str(here.path))
+            if policy == "closed":
+                assert done.error["code"] == 101
+                assert "No space left" in done.error["details"]
+            else:
+                assert (done.code, json.loads(done.out)) == (0, RESULT)
+                assert "No space left" in agent.served[-1].problems[0]
+            assert routing(here) == before
+            (disk / "full").unlink()
+            assert run("ADD", configuration(agent.socket, ASKS), netns=str(here.path)).code == 0
+            assert len(quick(here)) == EVERY
+            assert run("DEL", configuration(agent.socket), netns=str(here.path)).code == 0
+        assert list((disk / "node/attachments").iterdir()) == []
+        fill(disk)
+        done = run(
+            "ADD", configuration(agent.socket, ASKS), netns=str(here.path)
+        )  # nobody there, and no room
+        assert (done.code, json.loads(done.out)) == (0, RESULT)
+        assert "could not be left" in done.err
+        assert agent.missed.waiting() == 0
+        assert not list((disk / "node").glob("missed/.*"))
+
+
+def test_directories_that_may_only_be_read(agent: Agent, here: Namespace) -> None:
+    with small_disk(agent.pods.directory) as attachments, small_disk(agent.missed.directory) as missed:
+        for disk in (attachments, missed):
+            subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        before = routing(here)
+        with agent.running():
+            done = run("ADD", configuration(agent.socket, ASKS), netns=str(here.path))
+            assert (done.code, json.loads(done.out)) == (0, RESULT)
+            assert "Read-only" in agent.served[-1].problems[0]
+            assert run("DEL", configuration(agent.socket, ASKS), netns=str(here.path)).code == 0
+        done = run("ADD", configuration(agent.socket, ASKS), netns=str(here.path))
+        assert (done.code, json.loads(done.out)) == (0, RESULT)
+        assert "could not be left" in done.err
+        assert routing(here) == before
+
+
+def test_a_place_that_may_only_be_read(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        agent = Agent(disk / "node")
+        with pytest.raises(Unavailable, match="Read-only"):
+            Server(agent.socket, agent.commands, agent.troubles.append).open()
+
+
+@pytest.mark.parametrize("step", range(9))
+def test_an_agent_killed_on_the_way_leaves_what_can_be_finished(
+    step: int, agent: Agent, here: Namespace
+) -> None:
+    """As after kill -9: whatever was written is all that the next one knows."""
+    attachment = Attachment(container_id="c", ifname="eth0", netns=str(here.path), annotations=ASKS)
+    before = routing(here)
+    code = f"""
+import os, sys
+from pathlib import Path
+from ackward.node.pods import Attachment, Pods
+from ackward.remedies import transaction
+real, seen = transaction.finish, []
+def finish(steps):
+    while True:
+        if len(seen) == {step}:
+            os.kill(os.getpid(), 9)
+        seen.append(next(steps))
+transaction.finish = finish
+Pods(Path({str(agent.pods.directory)!r})).apply(Attachment.model_validate_json({attachment.model_dump_json()!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode in (-9, 1), done.stderr
+    again = Pods(agent.pods.directory)
+    (known,) = again.all()
+    assert again.repair(known).problems == ()
+    assert len(quick(here)) == EVERY
+    assert state_of(agent.pods.directory / "c.eth0") is State.IN_FORCE
+    assert again.forget("c", "eth0").problems == ()
+    assert routing(here) == before
+
+
+def state_of(directory: Path) -> State:
+    """What the kernel says of the one receipt in it."""
+    store = Receipts(directory)
+    (receipt,) = store.load().receipts
+    return remedies.load(receipt.remedy).status(receipt, store).state
+
+
+def test_a_record_that_cannot_be_read_goes_with_what_it_spoke_of(agent: Agent, here: Namespace) -> None:
+    attachment = Attachment(container_id="c", ifname="eth0", netns=str(here.path), annotations=ASKS)
+    agent.pods.apply(attachment)
+    (agent.pods.directory / "c.eth0" / "attachment").write_text("{")
+    assert agent.pods.all() == []
+    assert [one.container_id for one in agent.pods.sweep()] == ["c"]
+    assert quick(here) == []
+    assert list(agent.pods.directory.iterdir()) == []
+
+
+def test_a_receipt_that_cannot_be_read_is_told_and_the_rest_undone(agent: Agent, here: Namespace) -> None:
+    asks = {"ackward.io/quickack": "yes", "ackward.io/initcwnd": "40"}
+    attachment = Attachment(container_id="c", ifname="eth0", netns=str(here.path), annotations=asks)
+    assert agent.pods.apply(attachment).problems == ()
+    (lost,) = (agent.pods.directory / "c.eth0").glob("initcwnd-*.json")
+    lost.write_text("{")
+    outcome = agent.pods.forget("c", "eth0")
+    assert outcome.problems == (f"{lost.name} could not be read: what it spoke of may be left",)
+    assert (quick(here), agent.pods.all()) == ([], [])
+
+
+def test_ten_pods_at_once(agent: Agent) -> None:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(agent.running())
+        pods = [stack.enter_context(wired_pod(label=f"p{number}")) for number in range(10)]
+        codes: list[int] = []
+
+        def start(command: str) -> None:
+            def one(here: Namespace) -> None:
+                done = run(
+                    command, configuration(agent.socket, ASKS), container=here.name, netns=str(here.path)
+                )
+                codes.append(done.code)
+
+            threads = [threading.Thread(target=one, args=(here,)) for here in pods]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+        start("ADD")
+        assert [len(quick(here)) for here in pods] == [EVERY] * 10
+        start("DEL")
+        assert [quick(here) for here in pods] == [[]] * 10
+        assert codes == [0] * 20
+        assert (agent.troubles, agent.pods.all(), agent.missed.waiting()) == ([], [], 0)
+
+
+def connected(path: Path) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX)
+    made.settimeout(20)
+    made.connect(str(path))
+    return made
+
+
+MISBEHAVIOUR: dict[str, Callable[[socket.socket], object]] = {
+    "silent": lambda client: None,
+    "gone": lambda client: client.close(),
+    "rubbish": lambda client: client.sendall(os.urandom(4096)),
+    "cut": lambda client: (
+        client.sendall(Request({}, b"x" * 99).pack()[:-1]),
+        client.shutdown(socket.SHUT_WR),
+    ),
+    "too much": lambda client: client.sendall(HEADER.pack(PROTOCOL, 1 << 31, 1 << 31)),
+    "reset": lambda client: (client.sendall(Request({}, b"{}").pack()), client.close()),
+}
+
+
+def test_clients_that_misbehave_hurt_nobody(
+    agent: Agent, here: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "DEADLINE_S", 0.3)
+    with agent.running(), contextlib.ExitStack() as stack:
+        for misbehave in MISBEHAVIOUR.values():
+            for _ in range(5):
+                misbehave(stack.enter_context(connected(agent.socket)))
+        done = run("ADD", configuration(agent.socket, ASKS), netns=str(here.path))
+        assert (done.code, len(quick(here))) == (0, EVERY)
+        assert eventually(lambda: len([words for words in agent.troubles if "no answer" in words]) >= 20)
+        assert run("DEL", configuration(agent.socket), netns=str(here.path)).code == 0
+    assert not [words for words in agent.troubles if "failed" in words]
+
+
+def test_a_handler_that_fails_is_no_answer(tmp_path: Path) -> None:
+    def fails(request: Request) -> Answer:
+        raise LookupError("a fault of ours")
+
+    agent = Agent(tmp_path / "node")
+    agent.commands = fails  # type: ignore[assignment]
+    with agent.running():
+        done = run("ADD", configuration(agent.socket, ASKS))
+        assert (done.code, json.loads(done.out)) == (0, RESULT)
+        assert run("STATUS", configuration(agent.socket, cniVersion="1.1.0")).error["code"] == 50
+    assert "a request failed: LookupError: a fault of ours" in agent.troubles
+
+
+def test_only_root_may_ask(agent: Agent) -> None:
+    with agent.running():
+        assert agent.socket.stat().st_mode & 0o777 == 0o600
+        assert agent.directory.stat().st_mode & 0o777 == 0o700
+        for path in (
+            agent.socket,
+            *[parent for parent in agent.socket.parents if parent.is_relative_to("/tmp")],
+        ):
+            path.chmod(0o777)
+        code = f"""
+import os, socket
+os.setuid(65534)
+made = socket.socket(socket.AF_UNIX)
+made.connect({str(agent.socket)!r})
+made.settimeout(10)
+assert made.recv(1) == b""
+"""
+        subprocess.run([sys.executable, "-c", code], check=True)
+    assert any("user 65534" in words for words in agent.troubles)
+    assert agent.served == []
+
+
+def test_one_agent_at_a_time_and_a_dead_ones_place_is_taken(agent: Agent) -> None:
+    agent.directory.mkdir()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(agent.socket))
+    with agent.running():
+        assert run("STATUS", configuration(agent.socket, cniVersion="1.1.0")).code == 0
+        other = Server(agent.socket, agent.commands, agent.troubles.append)
+        with pytest.raises(Unavailable, match="another node agent"):
+            other.open()
+        assert run("STATUS", configuration(agent.socket, cniVersion="1.1.0")).code == 0
+    assert not agent.socket.exists()
+
+
+def test_requests_that_run_are_finished(tmp_path: Path) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def slow(request: Request) -> Answer:
+        entered.set()
+        assert leave.wait(20)
+        return Answer(1, b'{"code":100}')
+
+    path, stop = tmp_path / "node/agent.sock", threading.Event()
+    server = Server(path, slow, print)
+    server.open()
+    serving = threading.Thread(target=server.run, args=(stop,))
+    serving.start()
+    with connected(path) as client:
+        client.sendall(Request({"CNI_COMMAND": "CHECK"}, b"{}").pack())
+        assert entered.wait(10)
+        stop.set()
+        leave.set()
+        assert client.recv(100) == Answer(1, b'{"code":100}').pack()
+    serving.join(10)
+    assert not serving.is_alive()
+    server.close()
