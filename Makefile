@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 BIN := .venv/bin
 STAMP := .venv/.ready
-BPF := $(shell find src -name '*.bpf.c' -o -path '*/bpf/*.h')
+BPF := $(shell find src -name '*.bpf.c' -o -path '*/bpf/*.h' -o -path '*/stub/*.[ch]')
 
 .PHONY: all fuzz demo test unit check bench accuracy clean setup layout
 all: $(STAMP)
@@ -55,16 +55,20 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.steering
 	$(BIN)/python benchmarks/reading.py
 	$(BIN)/python -m benchmarks.remedies
+	$(BIN)/python -m benchmarks.cni
+	$(BIN)/python -m benchmarks.node_memory
 
 # How often the diagnosis of a capture is right, on the labelled corpus.
-# Coverage-guided fuzzing of the capture readers (atheris has wheels for few Pythons: it stays out of the dev group).
+# Coverage-guided fuzzing of the capture readers (atheris has wheels for few Pythons: it stays out of the dev group), and
+# nonsense for the CNI plugin and its agent.
 fuzz: $(STAMP)
 	$(BIN)/python -m pip install -q atheris
 	$(BIN)/python tests/fuzz/fuzz_capture.py -max_total_time=120
+	$(BIN)/python tests/fuzz/fuzz_cni.py 120
 
 accuracy: $(STAMP)
 	$(BIN)/python benchmarks/accuracy.py tests/data/corpus
 
 clean:
 	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find src -name '*.bpf.o' -delete
+	find src \( -name '*.bpf.o' -o -name 'ackward-cni-*' \) -delete

@@ -1,16 +1,21 @@
 #!/usr/bin/env bash
-# Installs what a task needs and the machine lacks. Usage: setup.sh build|lab|tests|bench
+# Installs what a task needs and the machine lacks. Usage: setup.sh build|lab|tests|bench|image
 set -euo pipefail
 
 case "${1:-}" in
-build) need="clang llvm libbpf-dev libbpf1 python3-venv" ;;
+build) need="clang lld llvm libbpf-dev libbpf1 python3-venv" ;;
 lab) need="iproute2 util-linux" ;;
-tests) need="bpftool chromium ethtool haproxy iptables systemd tcpdump tshark" ;;
-bench) need="qperf iperf3 bpftool tshark haproxy iptables" ;;
-*) echo "usage: $0 build|lab|tests|bench" >&2; exit 2 ;;
+tests) need="bpftool busybox-static chromium containerd containernetworking-plugins default-jdk-headless ethtool gcc haproxy iptables kubernetes-client libc6-dev nginx nodejs postgresql qemu-user-static qperf redis-server redis-tools runc systemd tcpdump tshark wrk" ;;
+bench) need="qperf iperf3 bpftool tshark haproxy iptables containernetworking-plugins libnginx-mod-stream nginx socat wrk gcc libc6-dev postgresql redis-server redis-tools" ;;
+image) need="iproute2 libelf1 python3 zlib1g" ;; # what an image of deploy/Dockerfile has beside its base
+*) echo "usage: $0 build|lab|tests|bench|image" >&2; exit 2 ;;
 esac
 
-installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
+# kubectl has many packages, and two of them do not go together: any will do.
+installed() {
+	[ "$1" = kubernetes-client ] && command -v kubectl >/dev/null && return
+	dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed
+}
 
 missing=()
 for package in $need; do

@@ -15,6 +15,7 @@ from ackward.kernel import route_message
 from ackward.kernel.netlink import attribute, u32
 from ackward.kernel.route_message import Route, parse, rebuilt
 from ackward.kernel.rules import Rule
+from ackward.loop.fixing import quickack_scope
 from ackward.model.changes import (
     OUR_PROTOCOL,
     FollowerStarted,
@@ -171,10 +172,37 @@ class TestTo:
         assert quickened(made) == [("10.0.0.0/24", MAIN, 0), ("10.0.0.0/25", MAIN, 0)]
         assert made.notes == ()
 
-    def test_addresses_outside_the_routes_inside_are_named_as_not_covered(self) -> None:
+    def test_addresses_outside_the_routes_inside_get_a_copy_of_the_route_that_covers_them(self) -> None:
         made = planned(facts(NET4, DEFAULT4), RouteScope(to="10.0.0.0/8"))
+        assert [change.route.destination for change in made.changes] == ["10.0.0.0/24", "10.0.0.0/8"]
+        assert isinstance(made.changes[1], RouteAdded)
+        assert made.changes[1].copy_of == "0.0.0.0/0"
+        fast = route("10.0.0.0/24", quickack=1)
+        made = planned(facts(fast, DEFAULT4), RouteScope(to="10.0.0.0/8"))
+        assert [change.route.destination for change in made.changes] == ["10.0.0.0/8"]
+
+    def test_addresses_that_no_route_covers_are_named(self) -> None:
+        made = planned(facts(NET4), RouteScope(to="10.0.0.0/8"))
         assert quickened(made) == [("10.0.0.0/24", MAIN, 0)]
         assert any("not covered" in note for note in made.notes)
+
+    def test_every_route_of_every_table_but_those_of_single_links(self) -> None:
+        policy = route("0.0.0.0/0", via="10.0.0.1", table=7)
+        link_local = route("fe80::/64", metric=256)
+        hole = route("8.0.0.0/8", kind=BLACKHOLE)
+        made = planned(facts(NET4, DEFAULT4, policy, NET6, link_local, hole), RouteScope(every=True))
+        assert quickened(made) == [
+            ("10.0.0.0/24", MAIN, 0),
+            ("0.0.0.0/0", MAIN, 0),
+            ("0.0.0.0/0", 7, 0),
+            ("fd00::/64", MAIN, NET6.key.metric),
+        ]
+        assert quickened(planned(facts(NET4), RouteScope(every=True))) == [("10.0.0.0/24", MAIN, 0)]
+        assert "no default route" in refused(facts(link_local), RouteScope(every=True)).reason
+
+    def test_all_is_a_word_for_every_route(self) -> None:
+        assert quickack_scope(to="all") == RouteScope(every=True)
+        assert quickack_scope(to="10.0.0.0/8") == RouteScope(to="10.0.0.0/8")
 
     def test_a_larger_route_is_copied_in_each_table_that_has_one(self) -> None:
         policy = route("8.0.0.0/8", via="10.0.0.1", table=1000)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ackward.cli.fix_options import AsJson, DryRun, Lease, Manner, Netns, Page, Persist, Prove
+from ackward.cli.scope_options import Pod
 
 To = Annotated[str | None, typer.Option(help="routes to this CIDR instead of default routes")]
 SocketsNetns = Annotated[
@@ -23,6 +24,7 @@ ackward fix quickack --port 7000 --dry-run     show what would change\n\n
 ackward fix quickack --port 7000 --prove 30s   keep it only if it helps\n\n
 ackward fix quickack --port 7000 --lease 1h    take it back in an hour, whatever happens\n\n
 ackward fix quickack --netns web               all default routes there\n\n
+ackward fix quickack --pod shop/cart-0         those of a pod of this node\n\n
 ackward fix quickack --cgroup system.slice/shop.service   a service and all it starts\n\n
 ackward fix quickack --pid 4711 --to 10.0.0.0/8   one process, and where its connections lead\n\n
 ackward fix quickack --cap 8ms --port 7000     fewer ACKs: delay them, but 8 ms at most"""
@@ -39,6 +41,12 @@ ackward fix initcwnd --to 203.0.113.0/24 --segments 30 --prove 30s   keep it onl
 ackward fix initcwnd --segments 30 --after-idle   all default routes; no slow start after a rest either"""
 
 
+BYPASS_EPILOG = """Examples:\n\n
+ackward fix bypass --port 8080 --dry-run     show what would change, and what of TCP would differ\n\n
+ackward fix bypass --port 8080 --accept oob,waitall --lease 1h   take it back in an hour, whatever happens\n\n
+ackward fix bypass --cgroup kubepods/pod1 --exclude 22,10.96.0.0/16   a pod's connections within this host"""
+
+
 @app.callback()
 def fix() -> None:
     """Apply a remedy. It can be shown first (--dry-run) and is undone with `ackward undo`."""
@@ -49,13 +57,16 @@ def quickack(
     netns: SocketsNetns = None,
     to: Annotated[
         str | None,
-        typer.Option(help="routes to this CIDR instead of default routes; of sockets, where they lead"),
+        typer.Option(
+            help="routes to this CIDR, or `all` routes, instead of default routes; of sockets, where they lead"
+        ),
     ] = None,
     port: Annotated[
         str | None, typer.Option(help="TCP port, local or remote, instead of routes; of sockets also A-B")
     ] = None,
     cgroup: Cgroup = None,
     pid: Pid = None,
+    pod: Pod = None,
     cap: Annotated[
         str | None,
         typer.Option(
@@ -81,6 +92,10 @@ def quickack(
         dry_run=dry_run, prove=prove, lease=lease, persist=persist, page=page, as_json=as_json
     )
     seconds = None if cap is None else duration_ns(cap, "--cap") / 1e9
+    if pod is not None:
+        from ackward.loop import pods
+
+        netns = pods.netns_to_change(pod, netns, pid, cgroup)
     plan = fixing.plan_quickack(netns=netns, to=to, port=port, cgroup=cgroup, pid=pid, cap=seconds)
     return fix_run.run(plan, manner)
 
@@ -137,4 +152,58 @@ def initcwnd(
         dry_run=dry_run, prove=prove, lease=lease, persist=persist, page=page, as_json=as_json
     )
     plan = fixing.plan_initcwnd(netns=netns, to=to, segments=segments, after_idle=after_idle)
+    return fix_run.run(plan, manner)
+
+
+@app.command(epilog=BYPASS_EPILOG)
+def bypass(
+    netns: SocketsNetns = None,
+    port: Annotated[
+        str | None, typer.Option(help="the server's TCP port as either end knows it, or a range A-B")
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="connections to servers in this CIDR")] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", help="connections from clients in this CIDR")
+    ] = None,
+    cgroup: Annotated[
+        str | None, typer.Option(help="connections with an end in this cgroup (v2) or below")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="ports, ranges and CIDRs that stay on TCP (22,10.0.0.0/8)")
+    ] = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(help="differences from TCP that your programs do not mind (oob,waitall)"),
+    ] = None,
+    no_learn: Annotated[
+        bool,
+        typer.Option("--no-learn", help="join every connection, not only those that were learned to profit"),
+    ] = False,
+    dry_run: DryRun = False,
+    lease: Lease = None,
+    persist: Persist = False,
+    as_json: AsJson = False,
+) -> int:
+    """Join the two ends of connections within this host: what one writes goes straight into the other's queue.
+
+    At least one of --port, --to, --from and --cgroup; both ends together must match all that are given.
+    """
+    from ackward.cli import fix_run
+    from ackward.loop import bypassing
+    from ackward.remedies.bypass.selftest.run import self_test
+
+    manner = Manner.asked(
+        dry_run=dry_run, prove=None, lease=lease, persist=persist, page=None, as_json=as_json
+    )
+    plan = bypassing.plan_bypass(
+        netns=netns,
+        port=port,
+        to=to,
+        source=source,
+        cgroup=cgroup,
+        exclude=exclude or (),
+        accept=accept or (),
+        learn=not no_learn,
+        self_test=self_test,
+    )
     return fix_run.run(plan, manner)

@@ -50,13 +50,13 @@ class Message:
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
     """The attributes in ``data`` as (type, value), in order; stops at a length that makes no sense."""
-    at = 0
-    while at + _ATTRIBUTE.size <= len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, at)
-        if length < _ATTRIBUTE.size:
+    at, last, size, unpack = 0, len(data) - _ATTRIBUTE.size, _ATTRIBUTE.size, _ATTRIBUTE.unpack_from
+    while at <= last:
+        length, kind = unpack(data, at)
+        if length < size:
             return
-        yield kind & _NLA_TYPE_MASK, data[at + _ATTRIBUTE.size : at + length]
-        at += _aligned(length)
+        yield kind & _NLA_TYPE_MASK, data[at + size : at + length]
+        at += (length + 3) & ~3
 
 
 def attribute(kind: int, value: bytes) -> bytes:

@@ -34,7 +34,8 @@ def quickack_scope(
 ) -> Scope:
     """The scope that the arguments ask for; raises :class:`UsageError`.
 
-    Routes, or one port; with ``cgroup``, ``pid`` or ``cap`` (seconds) single sockets, which ``to`` and ``port`` limit.
+    Routes (``to``: a CIDR, or ``all`` for every route), or one port; with ``cgroup``, ``pid`` or ``cap`` (seconds)
+    single sockets, which ``to`` and ``port`` limit.
     """
     if cgroup is not None or pid is not None or cap is not None:
         from ackward.loop.socket_scopes import socket_scope  # brings NumPy, for which a lease has no use
@@ -42,7 +43,7 @@ def quickack_scope(
         sockets = socket_scope(port=port, to=to, cgroup=cgroup, pid=pid)
         return sockets if cap is None else _capped(sockets, cap)
     if port is None:
-        return RouteScope(to=to)
+        return RouteScope(every=True) if to == "all" else RouteScope(to=to)
     if to is not None:
         raise UsageError(
             "--to and --port exclude each other",

@@ -6,20 +6,28 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from ackward.model.bypass import Hazard
+from ackward.model.gateways import GatewayScope
 from ackward.model.pins import ProcessPins
 from ackward.model.report import Model
 
 
 class RouteScope(Model):
-    """Routes of a namespace: its default routes, or those to ``to`` (a CIDR)."""
+    """Routes of a namespace: its default routes, or those to ``to`` (a CIDR), or ``every`` one.
+
+    Where peers are neighbours, as pods on one bridge are, the connected route leads to them and not a default route.
+    """
 
     kind: Literal["routes"] = "routes"
     to: str | None = None
+    every: bool = False
 
     @property
     def words(self) -> str:
         """The scope in a user's words."""
-        return "all default routes" if self.to is None else f"routes to {self.to}"
+        if self.to is not None:
+            return f"routes to {self.to}"
+        return "all routes" if self.every else "all default routes"
 
 
 class PortScope(Model):
@@ -116,6 +124,49 @@ class CapScope(SocketScope):
         )
 
 
+class BypassScope(Model):
+    """Connections within this host with an end in the namespace, by what both their ends together meet.
+
+    ``ports``: the first and the last of a range that holds the server's port as either end knows it (NAT). ``to``
+    and ``source``: CIDRs that hold the server's and the client's address as either end knows it. ``cgroup``: a path
+    of the v2 hierarchy ("/a/b"); one end is in it or below. What is excluded stays out whatever else it meets.
+    ``accepted``: hazards that the user takes, by name. ``joins``: those that were learned to profit, or all.
+    """
+
+    kind: Literal["bypass"] = "bypass"
+    ports: tuple[int, int] | None = None
+    to: str | None = None
+    source: str | None = None
+    cgroup: str | None = None
+    excluded_ports: tuple[tuple[int, int], ...] = ()
+    excluded_networks: tuple[str, ...] = ()
+    accepted: tuple[Hazard, ...] = ()
+    joins: Literal["learned", "all"] = "learned"
+
+    @property
+    def words(self) -> str:
+        """The scope in a user's words."""
+        parts = ["connections within this host"]
+        if self.ports is not None:
+            parts.append(f"to {_ports(self.ports)}")
+        if self.to is not None:
+            parts.append(f"to {self.to}")
+        if self.source is not None:
+            parts.append(f"from {self.source}")
+        if self.cgroup is not None:
+            parts.append(f"of cgroup {self.cgroup}")
+        excluded = [*map(_ports, self.excluded_ports), *self.excluded_networks]
+        if excluded:
+            parts.append(f"but {', '.join(excluded)}")
+        return " ".join(parts)
+
+
+def _ports(ports: tuple[int, int]) -> str:
+    first, last = ports
+    return f"port {first}" if first == last else f"ports {first}-{last}"
+
+
 Scope = Annotated[
-    RouteScope | PortScope | SocketScope | CapScope | WindowScope | ProcessPins, Field(discriminator="kind")
+    RouteScope | PortScope | SocketScope | CapScope | WindowScope | ProcessPins | BypassScope | GatewayScope,
+    Field(discriminator="kind"),
 ]

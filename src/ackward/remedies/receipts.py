@@ -199,7 +199,7 @@ class Receipts:
         return Unavailable(
             f"no receipt can be written to {self.directory} ({error.strerror})",
             consequence="without a receipt nothing is changed",
-            next_step=f"make {self.directory} a writable directory with some free space",
+            next_step=f"make {self.directory} a writable directory with some free space (in a pod: an emptyDir)",
         )
 
     def _unreadable(self, error: OSError) -> AckwardError:

@@ -16,7 +16,7 @@ Both are generators of steps in words; :func:`finish` runs one through.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,14 +153,7 @@ def identify(namespace: Namespace) -> NamespaceIdentity:
 
 def find(identity: NamespaceIdentity) -> Namespace | None:
     """The namespace, by its path or wherever it is in sight now; none when it is gone."""
-    candidates = in_sight()
-    try:
-        inode = Path(identity.path).stat().st_ino
-    except OSError:
-        pass  # the process or the name is gone; the namespace may live on
-    else:
-        candidates.insert(0, Namespace(identity.name, Path(identity.path), inode))
-    for namespace in candidates:
+    for namespace in _candidates(identity):
         if namespace.inode != identity.inode:
             continue
         try:
@@ -171,6 +164,17 @@ def find(identity: NamespaceIdentity) -> Namespace | None:
         if cookie == identity.cookie:
             return namespace
     return None
+
+
+def _candidates(identity: NamespaceIdentity) -> Iterator[Namespace]:
+    # Its path leads there nearly always, and the others take longer to find the more processes there are.
+    try:
+        inode = Path(identity.path).stat().st_ino
+    except OSError:
+        pass  # the process or the name is gone; the namespace may live on
+    else:
+        yield Namespace(identity.name, Path(identity.path), inode)
+    yield from in_sight()
 
 
 def require_net_admin() -> None:

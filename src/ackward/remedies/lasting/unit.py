@@ -82,7 +82,7 @@ def request_of(plan: Plan, first: int | None) -> tuple[str, ...]:
 def _namespace(namespace: NamespaceIdentity, first: int | None) -> tuple[str, ...]:
     if namespace.inode == first or (first is None and namespace.name == "self"):
         return ()
-    if (NAMED / namespace.name).exists():
+    if "/" not in namespace.name and (NAMED / namespace.name).exists():  # a path may lead elsewhere then
         return ("--netns", namespace.name)
     raise _not_kept(
         f"the namespace {namespace.name} has no name that it would have again after a boot",

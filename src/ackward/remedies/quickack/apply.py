@@ -15,7 +15,7 @@ from ackward.kernel.netlink import Netlink
 from ackward.model.changes import Change, OpenSocketsSet, RouteAdded, RouteMetric, SocketsSteered
 from ackward.model.pins import MarkRuleAdded
 from ackward.model.plan import Look, Plan, Refusal, Undone
-from ackward.model.scopes import CapScope, Scope, SocketScope
+from ackward.model.scopes import CapScope, RouteScope, Scope, SocketScope
 from ackward.remedies import transaction
 from ackward.remedies.quickack import follower, mark_bits, sockets
 from ackward.remedies.quickack import plan as planning
@@ -46,6 +46,10 @@ def plan(namespace: Namespace, scope: Scope) -> Plan | Refusal:
             return _plan_cap(namespace, scope)
         case SocketScope():
             return _plan_marks(namespace, scope)
+        case RouteScope():  # rules make no difference to it, and pods wait for this at their start
+            with Netlink(namespace) as netlink:
+                routing = read_routing(netlink)
+            return planning.plan(Facts(routing.namespace, routing.routes, (), routing.interfaces), scope)
         case _:
             return planning.plan(facts(namespace), scope)
 

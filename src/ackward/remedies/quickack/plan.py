@@ -34,6 +34,7 @@ def _plan_routes(facts: Facts, scope: RouteScope) -> Plan | Refusal:
     request = Request(
         remedy=NAME,
         to=scope.to,
+        every=scope.every,
         lacking=_lacking,
         scope=scope.words,
         state="quickack",

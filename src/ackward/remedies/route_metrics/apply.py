@@ -36,15 +36,20 @@ class RouteMetrics:
         """Make the change, verified by reading back; raises :class:`Refused` before anything was touched."""
         match change:
             case RouteMetric():
-                if self.look(change).state is not State.GONE:
+                before = routes.dump(self._netlink, change.route.family)
+                found = routes.sharing_key(before, key_of(change.route))
+                if _looked_at(change, found).state is not State.GONE:
                     raise _changed_meanwhile(change.route.words)
-                self._set(change, {change.metric: change.after}, f"to {change.words}")
+                metrics = {change.metric: change.after}
+                routes.replace_verified(self._netlink, found[0], before, metrics, doing=f"to {change.words}")
             case RouteAdded():
                 self._add(change)
 
     def look(self, change: RouteMetric | RouteAdded) -> Look:
         """Read the change back."""
-        return self._look_at_route(change) if isinstance(change, RouteMetric) else self._look_at_copy(change)
+        if isinstance(change, RouteMetric):
+            return _looked_at(change, self._at(change))
+        return self._look_at_copy(change)
 
     def unmake(self, change: RouteMetric | RouteAdded) -> Undone:
         """Take the change back; of a route that is not ours only what still is as we set it."""
@@ -100,20 +105,6 @@ class RouteMetrics:
     def _ours_at(self, change: RouteAdded) -> list[Route]:
         return [route for route in self._at(change) if route.protocol == OUR_PROTOCOL]
 
-    def _look_at_route(self, change: RouteMetric) -> Look:
-        found, metric = self._at(change), change.metric
-        words = change.route.model_copy(update={"via": ""}).words  # it may lead elsewhere by now
-        if not found:
-            return looked(State.CHANGED, words, "is gone: someone removed it")
-        if len(found) > 1:
-            return looked(State.CHANGED, words, "has a twin of the same metric by now")
-        value = found[0].metric(metric)
-        if value == change.after:
-            return looked(State.IN_FORCE, words, f"has {metric} {value}")
-        if value == change.before:
-            return looked(State.GONE, words, f"has {metric} {value or 'off'}, as before")
-        return looked(State.CHANGED, words, f"has {metric} {value}, which we did not set")
-
     def _look_at_copy(self, change: RouteAdded) -> Look:
         name = change.route
         ours = self._ours_at(change)
@@ -129,6 +120,22 @@ class RouteMetrics:
         if not any(route.next_hops == ours[0].next_hops for route in copied):
             return looked(State.CHANGED, name.words, f"no longer leads where {change.copy_of} does")
         return looked(State.IN_FORCE, name.words, f"is there with {change.metric_words}")
+
+
+def _looked_at(change: RouteMetric, found: Sequence[Route]) -> Look:
+    """What the routes say that have the changed one's key."""
+    metric = change.metric
+    words = change.route.model_copy(update={"via": ""}).words  # it may lead elsewhere by now
+    if not found:
+        return looked(State.CHANGED, words, "is gone: someone removed it")
+    if len(found) > 1:
+        return looked(State.CHANGED, words, "has a twin of the same metric by now")
+    value = found[0].metric(metric)
+    if value == change.after:
+        return looked(State.IN_FORCE, words, f"has {metric} {value}")
+    if value == change.before:
+        return looked(State.GONE, words, f"has {metric} {value or 'off'}, as before")
+    return looked(State.CHANGED, words, f"has {metric} {value}, which we did not set")
 
 
 def looked(state: State, what: str, words: str) -> Look:

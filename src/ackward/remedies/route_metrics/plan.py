@@ -35,7 +35,7 @@ class Routing:
 
 @dataclass(frozen=True)
 class Request:
-    """What a remedy wants of the routes ``to`` (a CIDR), or of all default routes.
+    """What a remedy wants of the routes ``to`` (a CIDR), or of all default routes, or of ``every`` one.
 
     ``lacking`` gives the metrics that a route would have to change, none if it is as it should be. The rest are
     words: ``scope`` is what is asked for, ``state`` what it is to have, ``aside`` the option that leaves a route
@@ -49,6 +49,7 @@ class Request:
     state: str
     aside: str
     follows: str | None = None
+    every: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,12 @@ def plan_routes(routing: Routing, request: Request) -> Planned | Refusal:
         route for route in routing.routes if route.key.table != TABLE_LOCAL and route.protocol != OUR_PROTOCOL
     ]
     unicast = [route for route in theirs if route.type == UNICAST]
-    if wanted is None:
-        chosen = [route for route in unicast if route.key.destination.prefixlen == 0]
-    else:
+    if wanted is not None:
         chosen = [route for route in unicast if _asked_for(route, wanted)]
+    elif request.every:
+        chosen = [route for route in unicast if not _link_local(route)]
+    else:
+        chosen = [route for route in unicast if route.key.destination.prefixlen == 0]
     if not chosen:
         return _Copies(routing, request, wanted).plan() if wanted else _no_default_route(routing, unicast)
     learned = [route for route in chosen if route.learned]
@@ -107,24 +110,29 @@ def plan_routes(routing: Routing, request: Request) -> Planned | Refusal:
             consequence=f"{_WITHDRAWN}; nothing was changed",
             next_step=f"`ackward fix {request.remedy} {request.aside}` leaves it alone",
         )
-    changes = tuple(
+    changes: list[Change] = [
         RouteMetric(
             route=_name(route, routing.interfaces), metric=metric, before=route.metric(metric), after=value
         )
         for route in candidates
         for metric, value in request.lacking(route).items()
-    )
+    ]
     notes = [
         f"left out: the {_name(route, routing.interfaces).words} {_LEARNED} "
         f"({_WITHDRAWN}; try `{request.aside}`)"
         for route in learned
     ]
+    if wanted and not any(route.key.destination == wanted for route in chosen):
+        rest = _Copies(routing, request, wanted).plan()
+        if isinstance(rest, Refusal):
+            notes.append(f"addresses of {wanted} outside these routes are not covered: {rest.reason}")
+        elif rest.changes:
+            changes += rest.changes
+            notes += rest.notes
     if not changes:
         notes.insert(0, f"{request.scope} have {request.state} already")
-    elif wanted and not any(route.key.destination == wanted for route in chosen):
-        notes.append(f"addresses of {wanted} outside these routes are not covered")
     notes += _beside(routing, request, theirs, wanted)
-    return Planned(changes, tuple(notes))
+    return Planned(tuple(changes), tuple(notes))
 
 
 def _beside(routing: Routing, request: Request, theirs: Sequence[Route], wanted: Network | None) -> list[str]:
@@ -158,10 +166,14 @@ def _family(number: int) -> Family:
 
 
 def _asked_for(route: Route, wanted: Network) -> bool:
-    destination = route.key.destination
-    if route.key.family == 6 and covers(_LINK_LOCAL, destination) and not covers(_LINK_LOCAL, wanted):
-        return False  # each interface has one of these, all of the same metric, and none leads anywhere
-    return covers(wanted, destination)
+    if _link_local(route) and not covers(_LINK_LOCAL, wanted):
+        return False
+    return covers(wanted, route.key.destination)
+
+
+def _link_local(route: Route) -> bool:
+    """Each interface has one of these, all of the same metric, and none leads anywhere."""
+    return covers(_LINK_LOCAL, route.key.destination)
 
 
 def _ambiguous(routing: Routing, request: Request, route: Route) -> Refusal:
@@ -214,7 +226,7 @@ def _metric(change: RouteMetric) -> tuple[Key, Metric]:
 
 
 class _Copies:
-    """No route leads into ``wanted`` alone: in each table, a more specific copy of the one that covers it."""
+    """For what no route into ``wanted`` alone covers: in each table, a more specific copy of the one that does."""
 
     def __init__(self, routing: Routing, request: Request, wanted: Network) -> None:
         self._routing, self._request, self._wanted = routing, request, wanted
