@@ -15,12 +15,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ackward.kernel.counters import parse
 from ackward.kernel.namespaces import Namespace, call_inside, command_inside
 from ackward.lab.feed import Feed
 from ackward.lab.run import hosts_of
 from ackward.lab.scenarios.ack_holding import SCENARIO
+from ackward.lab.topology import TwoHosts
 
 THRESHOLDS = (0, 1, 2, 4, 8, 16, 64)
 CONTROLS = ("reno", "cubic", "bbr")
@@ -66,21 +68,7 @@ def measure(cc: str, dsack: str, threshold: int, messages: int) -> Row:
     feed = Feed(messages=messages, congestion=cc)
     with hosts_of(scenario) as hosts:
         before = counters(hosts.server)
-        sender = _half(hosts.server, "send", "::", feed)
-        try:
-            assert sender.stdout is not None
-            if sender.stdout.readline().strip() != "ready":
-                raise SystemExit(f"the feed did not start: {sender.communicate()[1]}")
-            reader = _half(hosts.client, "read", hosts.server_address(4), feed)
-            try:
-                arrived = json.loads(reader.communicate(timeout=120)[0])
-            finally:
-                reader.kill()
-                reader.communicate()
-            sent = json.loads(sender.communicate(timeout=30)[0])
-        finally:
-            sender.kill()
-            sender.communicate()
+        sent, arrived = fed(hosts, feed)
         after = counters(hosts.server)
     grown = {name: after[name] - before.get(name, 0) for name in after}
     return Row(
@@ -98,6 +86,25 @@ def measure(cc: str, dsack: str, threshold: int, messages: int) -> Row:
         p99_ns=arrived["p99_ns"],
         **sent,
     )
+
+
+def fed(hosts: TwoHosts, feed: Feed) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Run a feed from the server to the client; what each of them measured."""
+    sender = _half(hosts.server, "send", "::", feed)
+    try:
+        assert sender.stdout is not None
+        if sender.stdout.readline().strip() != "ready":
+            raise SystemExit(f"the feed did not start: {sender.communicate()[1]}")
+        reader = _half(hosts.client, "read", hosts.server_address(4), feed)
+        try:
+            arrived = json.loads(reader.communicate(timeout=120)[0])
+        finally:
+            reader.kill()
+            reader.communicate()
+        return json.loads(sender.communicate(timeout=30)[0]), arrived
+    finally:
+        sender.kill()
+        sender.communicate()
 
 
 def _half(host: Namespace, half: str, address: str, feed: Feed) -> subprocess.Popen[str]:

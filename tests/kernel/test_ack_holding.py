@@ -1,30 +1,42 @@
 """A receiver that holds its ACKs before a real sender: what the kernel counts is what the diagnosis says.
 
-Laws: the link of ``ack-holding`` loses nothing, so no probe there is useful; that of ``tail-loss`` loses what is
-probed, so none is spurious. All probes together are the namespace's TCPLossProbes.
+Laws: where the link loses nothing no probe is useful; where it loses what is probed none is spurious; what the sender's
+host alone tells is what both tell. All probes together are the namespace's TCPLossProbes, those that a D-SACK calls
+needless TCPDSACKRecv, those that the kernel took for repairs TCPLossProbeRecovery.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import pytest
-from benchmarks.ack_holding import counters, measure
+from benchmarks.ack_holding import counters, fed, measure
 
 from ackward.capture.live import LiveCapture, Scope
 from ackward.diagnosis.diagnose import diagnose
-from ackward.diagnosis.probing import Verdict, probes
-from ackward.errors import UsageError
+from ackward.diagnosis.probing import Sign, Verdict, probes
+from ackward.errors import Unavailable, UsageError
+from ackward.kernel.namespaces import Namespace
 from ackward.lab import run as lab
+from ackward.lab.feed import Feed
 from ackward.lab.peer import Shape
 from ackward.lab.scenario import Scenario
 from ackward.lab.scenarios import tail_loss
-from ackward.lab.scenarios.ack_holding import SCENARIO
+from ackward.lab.scenarios.ack_holding import FULL, SCENARIO
+from ackward.lab.topology import TwoHosts
+from ackward.lab.wan import Loss
 from ackward.model.causes import Cause, End
 from ackward.model.report import Report
+from ackward.model.segments import Recording
 
-PORT = "port=7461"  # its own: other labs of this machine are seen by port too
+PORT = 7461  # its own: other labs of this machine are seen by port too
+HELD = SCENARIO.with_settings(["threshold=16", "delay=40ms", "cc=cubic", f"port={PORT}"])
+#: Messages of five segments: fewer than the threshold, so each draws a probe.
+FEED = Feed(connections=8, messages=8, interval=70.0, port=PORT)
+#: Every second connection loses the last segment of every third message; the others lose nothing.
+TAILS = Loss("data", at=4 * FULL, length=FULL, period=3 * FEED.size, every=2)
 
 
 @dataclass(frozen=True)
@@ -33,43 +45,95 @@ class Seen:
 
     counted: Counter[str]
     verdicts: Counter[Verdict]
+    signs: Counter[Sign]
     report: Report
 
 
-def watched(scenario: Scenario) -> Seen:
-    with lab.hosts_of(scenario) as hosts, lab.server(hosts, scenario.shape):
+@dataclass(frozen=True)
+class Run:
+    """One run, watched at both hosts."""
+
+    hosts: TwoHosts
+    counted: Counter[str]
+    recording: Recording
+
+    def seen_from(self, *hosts: Namespace) -> Seen:
+        """What these hosts tell."""
+        inodes = {host.inode for host in hosts}
+        sockets = tuple(end for end in self.recording.sockets if end.owner.netns in inodes)
+        seen = diagnose(replace(self.recording, sockets=sockets))
+        verdicts: Counter[Verdict] = Counter()
+        signs: Counter[Sign] = Counter()
+        for near in seen.attribution.stretches():
+            found = probes(near.timeline)
+            verdicts.update(map(Verdict, found.verdict.tolist()))
+            signs.update(map(Sign, found.sign[found.repeats].tolist()))
+        return Seen(self.counted, verdicts, signs, seen.report)
+
+    @property
+    def both(self) -> Seen:
+        """What both tell."""
+        return self.seen_from(self.hosts.client, self.hosts.server)
+
+    @property
+    def sender(self) -> Seen:
+        """What the sender's host alone tells."""
+        return self.seen_from(self.hosts.server)
+
+
+def ran(scenario: Scenario, carry: Callable[[TwoHosts, LiveCapture], object]) -> Run:
+    with lab.hosts_of(scenario) as hosts:
         before = Counter(counters(hosts.server))
         with LiveCapture(Scope(port=scenario.shape.port, slow_ns=0), (hosts.client, hosts.server)) as capture:
-            lab.load("load", hosts, scenario.shape, capture, lambda _: None)
+            carry(hosts, capture)
             recording = capture.finish()
         counted = Counter(counters(hosts.server))
         counted.subtract(before)
-    seen = diagnose(recording)
-    verdicts: Counter[Verdict] = Counter()
-    for near in seen.attribution.stretches():
-        verdicts.update(map(Verdict, probes(near.timeline).verdict.tolist()))
-    return Seen(counted, verdicts, seen.report)
+    return Run(hosts, counted, recording)
 
 
-def test_threshold_16_draws_needless_probes_and_the_diagnosis_counts_them_as_the_kernel_does():
-    seen = watched(SCENARIO.with_settings(["threshold=16", "delay=40ms", "cc=cubic", "rounds=8", PORT]))
-    spurious = seen.verdicts[Verdict.SPURIOUS]
+def loaded(scenario: Scenario) -> Run:
+    def carry(hosts: TwoHosts, capture: LiveCapture) -> None:
+        with lab.server(hosts, scenario.shape):
+            lab.load("load", hosts, scenario.shape, capture, lambda _: None)
+
+    return ran(scenario, carry)
+
+
+@pytest.fixture(scope="module")
+def half_lossy() -> Run:
+    """Nearly every message draws a probe, which most connections did not need."""
+    assert HELD.wan
+    to_client = replace(HELD.wan.to_client, losses=(TAILS,))
+    scenario = replace(HELD, wan=replace(HELD.wan, to_client=to_client))
+    return ran(scenario, lambda hosts, _: fed(hosts, FEED))
+
+
+@pytest.mark.parametrize("view", ["sender", "both"])
+def test_each_probe_is_what_the_kernel_took_it_for_from_the_senders_host_alone_too(half_lossy, view):
+    seen: Seen = getattr(half_lossy, view)
+    spurious, useful = seen.verdicts[Verdict.SPURIOUS], seen.verdicts[Verdict.USEFUL]
     assert seen.verdicts.total() == seen.counted["TcpExt.TCPLossProbes"]
-    assert spurious == seen.counted["TcpExt.TCPDSACKRecv"] == seen.counted["Tcp.RetransSegs"]
-    assert spurious >= 1
-    assert (seen.verdicts[Verdict.USEFUL], seen.counted["TcpExt.TCPLossProbeRecovery"]) == (0, 0)
+    assert spurious == seen.counted["TcpExt.TCPDSACKRecv"] >= FEED.connections * FEED.messages // 4
+    assert useful == seen.counted["TcpExt.TCPLossProbeRecovery"] >= 4
+    assert seen.verdicts[Verdict.UNDECIDED] == 0
+    assert seen.signs[Sign.DSACK if view == "sender" else Sign.ARRIVAL] >= spurious
 
-    held = next(finding for finding in seen.report.findings if finding.cause is Cause.ACK_HOLDING)
-    assert (held.holding_end, held.delaying_end) == (End.SERVER, End.CLIENT)
-    assert "ACK leaves after 16 segments" in held.why
-    assert f"{spurious} spurious" in held.why
-    probed = next(finding for finding in seen.report.findings if finding.cause is Cause.TAIL_LOSS_PROBE)
-    assert f"{spurious} spurious" in probed.why
-    assert "EF_DYNAMIC_ACK_THRESH=0 AND EF_DELACK_THRESH=0" in str(probed.remedies)
+
+def test_threshold_16_is_named_with_its_timer():
+    run = loaded(HELD.with_settings(["rounds=4"]))
+    for seen in (run.sender, run.both):
+        assert seen.verdicts.total() == seen.counted["TcpExt.TCPLossProbes"] >= 4
+        assert seen.verdicts[Verdict.SPURIOUS] == seen.counted["TcpExt.TCPDSACKRecv"]
+        assert (seen.verdicts[Verdict.USEFUL], seen.counted["TcpExt.TCPLossProbeRecovery"]) == (0, 0)
+        held = next(finding for finding in seen.report.findings if finding.cause is Cause.ACK_HOLDING)
+        assert (held.holding_end, held.delaying_end) == (End.SERVER, End.CLIENT)
+        assert "ACK leaves after 16 segments" in held.why
+        assert f"{seen.verdicts[Verdict.SPURIOUS]} spurious" in held.why
 
 
 def test_threshold_0_draws_none():
-    seen = watched(SCENARIO.with_settings(["threshold=0", "rounds=3", "rest=60", PORT]))
+    seen = loaded(SCENARIO.with_settings(["threshold=0", "rounds=3", "rest=60", f"port={PORT}"])).both
     assert seen.verdicts == Counter()
     assert (seen.counted["TcpExt.TCPLossProbes"], seen.counted["Tcp.RetransSegs"]) == (0, 0)
     assert not {Cause.ACK_HOLDING, Cause.TAIL_LOSS_PROBE} & {
@@ -77,12 +141,12 @@ def test_threshold_0_draws_none():
     }
 
 
-def test_a_probe_of_what_was_lost_is_never_spurious():
-    scenario = tail_loss.SCENARIO.with_settings(["rounds=2", PORT])
-    seen = watched(scenario)
-    assert seen.verdicts.total() == seen.counted["TcpExt.TCPLossProbes"] >= 1
-    assert seen.verdicts[Verdict.SPURIOUS] == 0
-    assert seen.verdicts[Verdict.USEFUL] + seen.verdicts[Verdict.UNDECIDED] == seen.verdicts.total()
+def test_a_probe_of_what_was_lost_is_useful_from_the_senders_host_alone_too():
+    run = loaded(tail_loss.SCENARIO.with_settings(["rounds=2", f"port={PORT}"]))
+    for seen in (run.sender, run.both):
+        assert seen.verdicts[Verdict.USEFUL] == seen.counted["TcpExt.TCPLossProbes"] >= 1
+        assert seen.verdicts.total() == seen.verdicts[Verdict.USEFUL]
+    assert run.sender.signs == {Sign.HOLE: run.sender.verdicts.total()}
 
 
 def test_without_dsack_the_kernel_takes_needless_probes_for_losses():
@@ -91,6 +155,22 @@ def test_without_dsack_the_kernel_takes_needless_probes_for_losses():
     assert row.again > 0
     assert row.cuts > 0
     assert row.cwnd_least < 10
+
+
+def test_a_congestion_control_that_the_kernel_lacks_is_named_with_those_that_it_has():
+    scenario = SCENARIO.with_settings(["cc=nosuch"])
+    with (
+        pytest.raises(Unavailable, match=r"no congestion control 'nosuch'.*name one of .*cubic"),
+        lab.hosts_of(scenario),
+    ):
+        pass
+
+
+def test_a_setting_that_it_does_not_know_is_answered_with_all_that_it_does():
+    with pytest.raises(UsageError, match=r"use key=value with one of threshold, delay, dsack, pings"):
+        SCENARIO.with_settings(["flows=3"])
+    with pytest.raises(UsageError, match="give a number from 1 to 100000"):
+        SCENARIO.with_settings(["rounds=0"])
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,10 @@ CLIENT, SERVER = Endpoint(ip_address("192.0.2.1"), 40000), Endpoint(ip_address("
 
 @dataclass(frozen=True)
 class Packet:
-    """One packet. ``at`` in milliseconds; ``seq`` and ``ack`` count payload bytes from 0, the SYN is ``flags="S"``."""
+    """One packet. ``at`` in milliseconds; ``seq`` and ``ack`` count payload bytes from 0, the SYN is ``flags="S"``.
+
+    ``sack`` is its first SACK block; ``dsack`` says that the second one encloses it.
+    """
 
     at: float
     to_server: bool
@@ -29,6 +32,7 @@ class Packet:
     flags: str = ""
     window: int = 1 << 20
     sack: tuple[int, int] | None = None
+    dsack: bool = False
 
 
 def q(at, seq=0, size=0, ack=0, **more):
@@ -66,6 +70,7 @@ def rows_of(packets):
         )
         if packet.sack:
             row["sack_left"], row["sack_right"] = (other + 1 + edge for edge in packet.sack)
+            row["dsack"] = packet.dsack or packet.sack[0] < packet.ack
     rows["packet"] = np.arange(len(rows))
     return rows[np.argsort(rows["time_ns"], kind="stable")]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -190,6 +192,28 @@ def test_layers_mixed_in_one_capture_keep_their_order(read) -> None:
     assert sorted(found.segments["packet"]) == list(range(len(shapes)))
     for flow in found.flows:
         assert (np.diff(found.segments["packet"][flow.segments]) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("ack", "blocks", "duplicate"),
+    [
+        (10, [(20, 30)], False),
+        (40, [(20, 30)], True),
+        (10, [(20, 30), (40, 50)], False),
+        (10, [(20, 30), (20, 50)], True),  # a part of what is held beyond the hole came again
+        (10, [(20, 30), (25, 50)], False),
+        (5, [(2**32 - 10, 2**32 - 5)], True),
+        (2**32 - 20, [(2**32 - 10, 5), (2**32 - 10, 9)], True),
+    ],
+)
+def test_a_first_block_below_the_ack_or_within_the_second_tells_of_a_duplicate(
+    tmp_path: Path, ack: int, blocks: list[tuple[int, int]], duplicate: bool
+) -> None:
+    frame = p.ethernet(p.ipv4(p.tcp(flags=p.ACK, ack=ack, options=p.NOP * 2 + p.sack(*blocks))))
+    (tmp_path / "capture").write_bytes(p.pcap([frame]))
+    [row] = read_captures([Source("capture", tmp_path / "capture")]).segments
+    assert (int(row["sack_left"]), int(row["sack_right"])) == blocks[0]
+    assert bool(row["dsack"]) == duplicate
 
 
 OPTIONS = [

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.stub_runs import ANNOTATIONS, RESULT, STUBS
 
-from ackward.model.scopes import RouteScope, SocketScope, WindowScope
+from ackward.model.scopes import BypassScope, RouteScope, SocketScope, WindowScope
 from ackward.node import cni, wire
 from ackward.node.annotations import Asked, ours, wanted
 from ackward.node.cni import CniError, Code, Command, parse, version_of
@@ -48,6 +48,9 @@ SENSE: list[tuple[dict[str, object], tuple[Asked, ...]]] = [
     ({"ackward.io/nodelay": "443, 80,8000-8100"}, (ports(80, 80), ports(443, 443), ports(8000, 8100))),
     ({"ackward.io/nodelay": "90-100,80-95,101"}, (ports(80, 101),)),
     ({"ackward.io/bypass": "false"}, ()),
+    ({"ackward.io/bypass": "true"}, (Asked("bypass", BypassScope(ports=(1, 65535))),)),
+    ({"ackward.io/bypass": "8080"}, (Asked("bypass", BypassScope(ports=(8080, 8080))),)),
+    ({"ackward.io/bypass": "8000-8010,8005"}, (Asked("bypass", BypassScope(ports=(8000, 8010))),)),
 ]
 
 
@@ -63,7 +66,7 @@ NONSENSE = {
     "ackward.io/quickack": ["10.0.0.0/33", "10.0.0.1/8", "10.0.0.0/8,", "all", ",".join(["10.0.0.0/8"] * 17)],
     "ackward.io/initcwnd": ["0", "-1", "1001", "1e3", "ten", "", "9" * 5000, "٣"],
     "ackward.io/nodelay": ["70000", "5-4", "80;90", "http", "1-2-3", "0-9"],
-    "ackward.io/bypass": ["true", "maybe"],
+    "ackward.io/bypass": ["maybe", "80,90", "70000"],
     "ackward.io/quikack": ["true"],
 }
 

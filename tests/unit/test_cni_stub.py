@@ -35,8 +35,10 @@ def machines() -> list[object]:
 
 @pytest.fixture
 def nobody(tmp_path: Path) -> Path:
-    """The path of a socket that nobody serves."""
-    return tmp_path / "node" / "agent.sock"
+    """The path of a socket that nobody serves; an agent has been there."""
+    directory = tmp_path / "node"
+    directory.mkdir(mode=0o700)
+    return directory / "agent.sock"
 
 
 @pytest.fixture
@@ -92,14 +94,14 @@ def test_without_agent_a_pod_starts_and_the_request_waits(machine: str, nobody: 
     assert seen[0].configuration == stdin
     assert seen[0].environment["CNI_CONTAINERID"] == "aa-1.b_2"
     assert seen[0].environment["CNI_COMMAND"] == "ADD"
-    assert nobody.parent.stat().st_mode & 0o777 == 0o700
+    assert missed.directory.stat().st_mode & 0o777 == 0o700
 
 
 def test_without_agent_a_pod_that_asks_for_nothing_leaves_nothing(nobody: Path) -> None:
     for asks in (None, {}, {"app": "enable-quickack-not"}):
         done = run("ADD", configuration(nobody, asks, failurePolicy="closed"))
         assert (done.code, json.loads(done.out)) == (0, RESULT)
-    assert not nobody.parent.exists()
+    assert not list(nobody.parent.iterdir())
 
 
 def test_del_always_succeeds_and_takes_the_waiting_request_away(nobody: Path, missed: Missed) -> None:
@@ -119,7 +121,7 @@ def test_failure_policy_closed_is_try_again_later(nobody: Path) -> None:
     for command in ("ADD", "CHECK"):
         assert run(command, stdin).error["code"] == 11
     assert run("DEL", stdin).code == 0
-    assert not nobody.parent.exists()
+    assert not list(nobody.parent.iterdir())
 
 
 def test_without_agent_status_says_so_and_check_lets_be(nobody: Path) -> None:
@@ -135,7 +137,6 @@ def test_without_agent_status_says_so_and_check_lets_be(nobody: Path) -> None:
 
 
 def test_a_stale_socket_is_no_agent(nobody: Path) -> None:
-    nobody.parent.mkdir()
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(nobody))
     assert json.loads(run("ADD", configuration(nobody, ASKS)).out) == RESULT
@@ -212,7 +213,15 @@ def test_a_container_id_never_becomes_a_path(container: str, nobody: Path) -> No
     done = run("ADD", configuration(nobody, ASKS), container=container)
     assert (done.code, json.loads(done.out)) == (0, RESULT)
     assert "could not be left" in done.err
-    assert not nobody.parent.exists()
+    assert not list(nobody.parent.iterdir())
+
+
+def test_a_mistyped_socket_makes_no_directories(tmp_path: Path) -> None:
+    """The pod starts; what could not be left is said."""
+    done = run("ADD", configuration(tmp_path / "mistyped/agent.sock", ASKS))
+    assert (done.code, json.loads(done.out)) == (0, RESULT)
+    assert "could not be left" in done.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_waits_is_bounded(nobody: Path, missed: Missed) -> None:

@@ -65,6 +65,25 @@ def test_a_dsack_makes_a_probe_spurious():
     assert judged([*packets[:-1], told]) == [(Verdict.SPURIOUS, Sign.DSACK, 5)]
 
 
+def test_a_dsack_within_the_second_block_makes_it_spurious_too():
+    """The third of five segments is lost, and so is the SACK of those behind it: the fifth had arrived all the same."""
+    packets = probed(answered=92)
+    last = packets[-1]
+    told = a(last.at, 0, 0, 2 * MSS, sack=(4 * MSS, 5 * MSS), dsack=True)
+    repaired = [q(last.at + 0.1, 2 * MSS, MSS), a(last.at + 20, 0, 0, 5 * MSS)]
+    assert judged([*packets[:-1], told, *repaired]) == [(Verdict.SPURIOUS, Sign.DSACK, 5)]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_fin_may_be_what_is_probed(told):
+    """Without a D-SACK it stays open: the peer may have closed meanwhile, and closed ends send none."""
+    end = 5 * MSS
+    packets = [*handshake(20), *[q(21 + n / 100, n * MSS, MSS) for n in range(5)], q(21.1, end, flags="F")]
+    packets += [q(75, end, flags="F"), a(95, 0, 0, end + 1, sack=(end, end + 1) if told else None)]
+    verdict = (Verdict.SPURIOUS, Sign.DSACK) if told else (Verdict.UNDECIDED, Sign.NONE)
+    assert judged(packets) == [(*verdict, 6)]
+
+
 def test_an_ack_sooner_than_the_probes_answer_makes_it_spurious():
     assert judged(probed(answered=21 + 40 + 10 + 8)) == [(Verdict.SPURIOUS, Sign.TIMING, 5)]
 

@@ -33,7 +33,7 @@ from ackward.model.segments import (
 )
 
 PROGRAM = Path(__file__).with_name("segments.bpf.o")
-#: Beyond this many events (64 bytes each) a watch ends early, and says so: memory is bounded.
+#: Beyond this many events (80 bytes each) a watch ends early, and says so: memory is bounded.
 MOST_EVENTS = 8_000_000
 NO_RTT = 0xFFFFFFFF  # rtt_min before its first sample (tcp_init_sock)
 AF_INET6 = 10
@@ -80,7 +80,7 @@ class LiveCapture:
             self._timers_seen = timer is not None
             if timer is None:
                 self._notes.append(
-                    "the address of tcp_delack_timer is hidden (kernel.kptr_restrict): fired timers are not seen"
+                    "the address of tcp_delack_timer is hidden (kernel.kptr_restrict): delayed ACKs are inferred"
                 )
             settings = struct.pack(
                 "=QQIHH",

@@ -24,6 +24,7 @@ char LICENSE[] SEC("license") = "GPL";
 
 enum role { ROLE_UNKNOWN = 0, ROLE_CLIENT = 1, ROLE_SERVER = 2 };
 enum phase { REQUEST = 0, RESPONSE = 1 };
+enum held { ONE_HELD = 1, SEVERAL_HELD = 2, MUCH_HELD = 3 }; /* writes smaller than a segment, or more at once */
 
 /* Who a socket is, and the sums over its fast exchanges. Read by user space when the watch ends. */
 struct flow_record {
@@ -72,7 +73,7 @@ struct socket_record {
 	u8 lost;
 	u8 hash;
 	u8 owner_known;
-	u8 held; /* the send queue has not been empty since the last held write */
+	u8 held; /* an enum held: what was written and held since the send queue was empty; 0 if nothing was */
 	u8 unused;
 	struct segment_event ring[RING];
 };
@@ -382,6 +383,30 @@ static __always_inline void note(struct socket_record *record, struct tcp_sock *
 	describe_moment(append(record, now), tp, kind);
 }
 
+/* A hold begins with the first write that was held; Nagle's algorithm gathers more of them, and the segment that leaves
+ * is as old as the last. So of small ones these two are kept, however many come in between: of them what changed. */
+static __always_inline void hold(struct socket_record *record, struct tcp_sock *tp, u32 queued)
+{
+	struct segment_event *latest = &record->ring[(record->count - 1) & (RING - 1)];
+	bool small;
+	u64 now;
+
+	if (record->held == MUCH_HELD)
+		return;
+	now = bpf_ktime_get_ns();
+	if (record->held == SEVERAL_HELD && record->count && latest->kind == WRITE_HELD) {
+		latest->time_ns = now;
+		latest->bytes = queued;
+		latest->write_seq = latest->snd_nxt + queued;
+		return;
+	}
+	small = queued < BPF_CORE_READ(tp, mss_cache);
+	if (record->held && !small)
+		return;
+	record->held = record->held ? SEVERAL_HELD : small ? ONE_HELD : MUCH_HELD;
+	note(record, tp, WRITE_HELD, now);
+}
+
 /* send() has returned: does the kernel still hold some of it? Also the moment to learn who owns the socket. */
 SEC("raw_tp/sock_send_length")
 int write_returned(struct bpf_raw_tracepoint_args *ctx)
@@ -389,6 +414,7 @@ int write_returned(struct bpf_raw_tracepoint_args *ctx)
 	struct tcp_sock *tp = (struct tcp_sock *)ctx->args[0];
 	u64 key = (u64)(long)tp;
 	struct socket_record *record;
+	u32 queued;
 
 	record = bpf_map_lookup_elem(&sockets, &key);
 	if (!record)
@@ -402,11 +428,9 @@ int write_returned(struct bpf_raw_tracepoint_args *ctx)
 			bpf_get_current_comm(flow->command, sizeof(flow->command));
 		}
 	}
-	/* Writes behind a held one add nothing: the hold began with the first. */
-	if (!record->held && BPF_CORE_READ(tp, write_seq) != BPF_CORE_READ(tp, snd_nxt)) {
-		record->held = 1;
-		note(record, tp, WRITE_HELD, bpf_ktime_get_ns());
-	}
+	queued = BPF_CORE_READ(tp, write_seq) - BPF_CORE_READ(tp, snd_nxt);
+	if (queued)
+		hold(record, tp, queued);
 	return 0;
 }
 

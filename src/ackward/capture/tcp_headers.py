@@ -216,8 +216,25 @@ def _take(
         rows["tsecr"][row[times]] = octets.u32[here[times] + 6]
     blocks = (kind == OPTION_SACK) & (size >= 10)
     if blocks.any():
-        rows["sack_left"][row[blocks]] = octets.u32[here[blocks] + 2]
-        rows["sack_right"][row[blocks]] = octets.u32[here[blocks] + 6]
+        _take_sack(octets, size[blocks], here[blocks], row[blocks], rows)
+
+
+def _take_sack(
+    octets: Octets, size: Positions, here: Positions, row: NDArray[np.intp], rows: NDArray[Any]
+) -> None:
+    """The first block, and whether it is a D-SACK: below the ACK, or within the second block (RFC 2883 section 4)."""
+    left, right = octets.u32[here + 2], octets.u32[here + 6]
+    rows["sack_left"][row], rows["sack_right"][row] = left, right
+    rows["dsack"][row] = _before(left, rows["ack"][row])
+    two = np.flatnonzero(size >= 18)
+    outer_left, outer_right = octets.u32[here[two] + 10], octets.u32[here[two] + 14]
+    rows["dsack"][row[two]] |= ~_before(left[two], outer_left) & ~_before(outer_right, right[two])
+
+
+def _before(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether sequence numbers come before others (RFC 9293 section 3.4)."""
+    earlier: NDArray[np.bool_] = (one - other).astype(np.int32) < 0
+    return earlier
 
 
 def _take_handshake(

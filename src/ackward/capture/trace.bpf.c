@@ -21,7 +21,6 @@ char LICENSE[] SEC("license") = "GPL";
 
 #define MAX_SOCKETS 65536
 #define FIN 1 /* RFC 9293 section 3.1 */
-#define SYN 2
 #define RST 4
 #define ACK 16
 #define ECN_MASK 3 /* RFC 3168 section 5: both bits set is "congestion experienced" */

@@ -28,6 +28,13 @@ _COLOUR = {
 @app.command(epilog=_EXAMPLE)
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON (ackward/doctor/1).")] = False,
+    self_test: Annotated[
+        bool,
+        typer.Option(
+            "--self-test",
+            help="Try instead what joined sockets do to programs here, for `fix bypass` (needs root; seconds).",
+        ),
+    ] = False,
 ) -> None:
     """Check this host: what kernel and privileges allow, and the settings that make somebody wait.
 
@@ -36,6 +43,9 @@ def doctor(
     """
     from ackward.loop.doctor import examine
 
+    if self_test:
+        _self_test(as_json=as_json)
+        return
     report = examine()
     if as_json:
         print_json(report.to_json())
@@ -47,6 +57,28 @@ def doctor(
         for namespaces in report.namespaces:
             _show_settings(namespaces)
     _say_what_is_missing(report)
+
+
+def _self_test(*, as_json: bool) -> None:
+    from ackward.remedies.bypass import capabilities
+    from ackward.remedies.bypass.selftest.run import self_test
+    from ackward.report.capability_table import view
+
+    with talk.status("trying") as spinner:
+        found = self_test(lambda what: spinner.update(f"trying {what}"))
+    capabilities.store(found)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        data.print(view(found))
+    different = found.differing()
+    if different:
+        names = ",".join(finding.hazard for finding in different)
+        talk.print(
+            f"\nPrograms that do any of these {len(different)} things would notice; `ackward fix bypass` asks for "
+            f"--accept {names}",
+            soft_wrap=True,
+        )
 
 
 def _say_what_is_missing(report: DoctorReport) -> None:

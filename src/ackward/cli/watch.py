@@ -13,14 +13,15 @@ from rich.progress import BarColumn, Progress, TextColumn
 from ackward.cli.arguments import duration_ns
 from ackward.cli.output import talk
 from ackward.cli.report_output import show
-from ackward.cli.scope_options import Cgroup, Netns, Pid, Port
+from ackward.cli.scope_options import Cgroup, Netns, Pid, Pod, Port
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 EPILOG = """Examples:\n\n
 ackward watch                              everything on this host, for 10 s\n\n
 ackward watch --port 7000 --for 30s        one service\n\n
-ackward watch --netns web --report web.html"""
+ackward watch --netns web --report web.html\n\n
+ackward watch --pod shop/cart-0            one pod of this node, found through its container runtime"""
 
 
 @app.command(epilog=EPILOG)
@@ -32,6 +33,7 @@ def command(
     netns: Netns = None,
     pid: Pid = None,
     cgroup: Cgroup = None,
+    pod: Pod = None,
     slow: Annotated[
         str, typer.Option(help="record exchanges that took this long, count faster ones", metavar="TIME")
     ] = "1ms",
@@ -70,6 +72,7 @@ def command(
                 netns=netns,
                 pid=pid,
                 cgroup=cgroup,
+                pod=pod,
                 slow_ns=slow_ns,
                 stop=stop,
                 progress=progress,

@@ -31,6 +31,7 @@ import numpy as np
 from ackward.diagnosis.attribution import Attribution
 from ackward.diagnosis.columns import Entries
 from ackward.diagnosis.exchanges import Timeline
+from ackward.diagnosis.flights import AFTER_PAUSE
 from ackward.diagnosis.partition import CAUSES, Parts
 from ackward.diagnosis.segmented import NEVER, Bools, Ints, group_ends, group_starts, in_order, running_max
 from ackward.diagnosis.traffic import each
@@ -41,8 +42,6 @@ from ackward.model.segments import Kind, Vantage
 _ACKED = [CAUSES.index(cause) for cause in (Cause.STANDOFF, Cause.DELAYED_ACK)]
 _NAGLE = [CAUSES.index(cause) for cause in (Cause.STANDOFF, Cause.NAGLE)]
 _IDLE, _GROWING = CAUSES.index(Cause.IDLE_RESTART), CAUSES.index(Cause.SLOW_START)
-#: Slow start leaves a flow with a window so many times as large as its largest flight (tcp_is_cwnd_limited()).
-AFTER_PAUSE = 2
 _PEER = {Vantage.CLIENT: Vantage.SERVER, Vantage.SERVER: Vantage.CLIENT}
 
 

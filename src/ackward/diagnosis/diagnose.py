@@ -13,11 +13,15 @@ from ackward.diagnosis.counted import Counted, counted
 from ackward.diagnosis.findings import findings, process_of
 from ackward.diagnosis.flows import Flow, join
 from ackward.diagnosis.partition import CAUSES
+from ackward.diagnosis.same_host import services
 from ackward.diagnosis.segmented import Ints
 from ackward.diagnosis.traffic import Traffic
 from ackward.model.causes import Cause
 from ackward.model.report import Capture, CauseTotal, FlowSummary, Report
 from ackward.model.segments import Recording
+
+#: Of longer captures only those who ask for the table of flows hear which stay within a host.
+FEW_FLOWS = 10_000
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,12 @@ class Diagnosis:
     @cached_property
     def report(self) -> Report:
         """The whole report."""
-        return self.brief.model_copy(update={"flows": _summaries(self.attribution, self.fast)})
+        return self.brief.model_copy(
+            update={
+                "flows": _summaries(self.attribution, self.fast),
+                "same_host": self.brief.same_host or services(self.attribution, self.fast),
+            }
+        )
 
 
 def diagnose(recording: Recording) -> Diagnosis:
@@ -67,6 +76,7 @@ def explain(traffic: Traffic, capture: Capture, fast: Mapping[int, Counted] | No
         elapsed_ns=int(recorded.sum()) + sum(sums.elapsed_ns for sums in fast.values()),
         causes=_totals(seen, list(fast.values())),
         findings=findings(seen),
+        same_host=services(seen, fast) if len(seen.traffic.flows) <= FEW_FLOWS else [],
         latency_ns=_percentiles(elapsed),
     )
     return Diagnosis(brief, elapsed, seen, fast)

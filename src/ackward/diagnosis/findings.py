@@ -18,7 +18,7 @@ from ackward.diagnosis.probe_story import needless, story_of
 from ackward.diagnosis.probe_words import NEEDLESS, evidence
 from ackward.diagnosis.segmented import Ints
 from ackward.diagnosis.sequence import plot
-from ackward.diagnosis.words import Loss, quantile, remedies, why
+from ackward.diagnosis.words import WRITES_UNSEEN, Loss, quantile, remedies, why
 from ackward.model.causes import STALLS, Cause, End, Grade
 from ackward.model.report import Finding, Ladder, Process, Quantiles
 from ackward.model.segments import Owner, SocketFacts, Vantage
@@ -50,7 +50,15 @@ def process_of(socket: SocketFacts | None) -> Process | None:
     if socket is None:
         return None
     owner: Owner = socket.owner
-    return Process(pid=owner.pid, command=owner.command, container=owner.container, netns=owner.netns_name)
+    return Process(
+        pid=owner.pid,
+        command=owner.command,
+        container=owner.container,
+        netns=owner.netns_name,
+        container_name=owner.container_name,
+        pod=owner.pod,
+        node=owner.node,
+    )
 
 
 def _who(flow: Flow) -> tuple[object, ...]:
@@ -145,7 +153,7 @@ def _finding(seen: Attribution, stall: _Stall, saved: Savings, mine: Ints) -> Fi
     parts, group, exchanges = seen.parts, stall.group, stall.exchanges
     stalled = stall.per_exchange(parts.ns[group.parts])
     without = {field.name: stall.per_exchange(getattr(saved, field.name)[mine]) for field in fields(Savings)}
-    example = int(np.argsort(stalled)[len(stalled) // 2])
+    example = _typical(stalled, seen.exchanges.elapsed[exchanges])
     loss = Loss(seen.exchanges.elapsed[exchanges], stalled, without, example, group.holding, group.delaying)
     flow = seen.traffic.flows[int(group.flows[0])]
     options = remedies(group.cause, loss, flow)
@@ -153,7 +161,9 @@ def _finding(seen: Attribution, stall: _Stall, saved: Savings, mine: Ints) -> Fi
     if not stall.worth(best):
         return None
     typical = int(exchanges[example])
-    observed = bool(parts.observed[group.parts].all())
+    # Of most of its time: one timer of many that the kernel did not tell of makes no guess of all.
+    told = int(parts.ns[group.parts][parts.observed[group.parts]].sum())
+    observed = 2 * told > int(stalled.sum())
     where = int(seen.exchanges.flow_of[typical])
     near = seen.stretch(where, where + 1)
     ladder = draw(near.timeline, near.parts, typical - near.exchange, group.cause)
@@ -178,8 +188,19 @@ def _finding(seen: Attribution, stall: _Stall, saved: Savings, mine: Ints) -> Fi
     )
 
 
+def _typical(stalled: Ints, elapsed: Ints) -> int:
+    """Of the middle half by stall the entry of median length: one stalled for as long may have had a handshake, too."""
+    order = np.argsort(stalled, kind="stable")
+    middle = order[len(order) // 4 : len(order) * 3 // 4 + 1]
+    return int(middle[np.argsort(elapsed[middle], kind="stable")[(len(middle) - 1) // 2]])
+
+
 def _why(seen: Attribution, group: _Group, loss: Loss) -> str:
     text = why(group.cause, loss)
+    if group.cause in (Cause.STANDOFF, Cause.NAGLE):
+        flow = seen.traffic.flows[int(group.flows[0])]
+        watched = flow.client_end if group.holding == End.CLIENT else flow.server_end
+        return text if watched else f"{text} {WRITES_UNSEEN.format(holder=group.holding)}"
     if group.cause not in (Cause.ACK_HOLDING, Cause.TAIL_LOSS_PROBE):
         return text
     found = story_of(seen, group.flows, group.holding)

@@ -36,12 +36,18 @@ LEAST_SHARE = 4
 LEAST_NS = 500_000
 LEAST_FLIGHT = 2  # segments
 GROWTH = 1.2  # slow start doubles, or grows by half with delayed ACKs (RFC 3465); a full window does not
+AFTER_PAUSE = (
+    2  # slow start leaves a window so many times as large as the largest flight (tcp_is_cwnd_limited())
+)
 IDLE_NS = 200_000_000  # no retransmission timeout of Linux is shorter (tcp_cwnd_restart counts in RTOs)
 
 
 @dataclass(frozen=True)
 class Flights(Entries):
-    """One entry a wait between flights, in nanoseconds. ``again``: the flow had had a larger flight before a pause."""
+    """One entry a wait between flights, in nanoseconds.
+
+    ``again``: the flow had had a larger window before a pause.
+    """
 
     row: Ints
     since: Ints
@@ -64,7 +70,9 @@ def flights(timeline: Timeline) -> Flights:
 
 def _flights(timeline: Timeline, vantage: Vantage, kind: Kind) -> Flights:
     segments, flow, time = timeline.segments, timeline.segments["flow"].astype(np.int64), timeline.time
-    here = timeline.at(vantage) & ~segments["has_state"]
+    here = timeline.at(vantage)
+    if kind == Kind.SENT:
+        here &= ~segments["has_state"]  # that kernel told what held it
     data = here & (segments["kind"] == kind) & timeline.fresh & (timeline.exchange >= 0)
     back = here & (segments["kind"] != kind) & ~timeline.fresh
     watched = timeline.has_server if vantage == Vantage.CLIENT else timeline.has_client
@@ -133,11 +141,12 @@ def _grown(
     size = timeline.end64[before] - start
     previous = np.where(chained, size[np.maximum(begins, 0)] if len(row) else size, 0)
     growing = size > previous * GROWTH
-    best = running_max(mine, np.where(chained, previous, 0), inclusive=True) if len(row) else size
-    earlier = running_max(mine, size, inclusive=False) if len(row) else size
-    # The exchange began after a pause, and with less than the flow had had in flight before.
+    # The exchange began after a pause, and with less than the window that the flow had come to before.
+    largest = np.zeros(timeline.count, np.int64)
+    np.maximum.at(largest, exchange, size)
+    earlier = np.maximum(running_max(timeline.flow_of, largest, inclusive=False)[exchange], 0)
     pause = timeline.start[exchange] - _end_before(timeline, exchange)
-    again = (pause >= IDLE_NS) & (earlier > size) & (best >= 0)
+    again = (pause >= IDLE_NS) & (AFTER_PAUSE * earlier > size)
     return Flights(
         row, time[before], until, growing, again, np.full(len(row), int(sender), np.int64), exchange
     )

@@ -12,14 +12,14 @@ from functools import cached_property
 
 import numpy as np
 
-from ackward.diagnosis.claims import NO_END, Claims
+from ackward.diagnosis.claims import NO_END, Claims, other
 from ackward.diagnosis.clocked import Clocked, clocked
 from ackward.diagnosis.columns import Entries
 from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.flights import IDLE_NS, Flights, flights
 from ackward.diagnosis.losses import Losses, Trigger, losses
 from ackward.diagnosis.segmented import Bools, Ints, running_max
-from ackward.diagnosis.timers import AwaitedAcks, awaited_acks
+from ackward.diagnosis.timers import AwaitedAcks, awaited_acks, delays
 from ackward.model.causes import Cause
 from ackward.model.segments import Kind, Nonagle, Segments, Vantage
 
@@ -106,13 +106,14 @@ class Waits:
             segments["write_seq"].astype(np.int64) - (timeline.end64 - timeline.seq64) - segments["seq"]
         ) % (1 << 32)
         # SENT rows were taken before the kernel moved snd_nxt over them, so their own bytes are not unsent any more.
-        queued = np.where(segments["kind"] == Kind.WRITE_HELD, segments["bytes"], unsent)
-        begins = (sent & segments["has_state"] & (unsent > 0)) | (
-            here & (segments["kind"] == Kind.WRITE_HELD)
-        )
+        written = here & (segments["kind"] == Kind.WRITE_HELD)
+        queued = np.where(written, segments["bytes"], unsent)
+        following, earlier = timeline.following(sent), timeline.previous(written)
+        # A write behind a held one waits in the same hold, which began with the first.
+        joins = written & (earlier >= 0) & (following[np.maximum(earlier, 0)] == following)
+        begins = (sent & segments["has_state"] & (unsent > 0)) | (written & ~joins)
         begins &= timeline.exchange >= 0
 
-        following = timeline.following(sent)
         row = np.flatnonzero(begins & (following >= 0))
         release = following[row]
         last_ack = timeline.previous(received)[release]
@@ -171,11 +172,18 @@ class Waits:
             & (segments["bytes"] > 0)  # a pure ACK before the restart carries the old window
             & (timeline.exchange >= 0)
         )
-        largest, first = np.zeros((2, timeline.count), np.int64), np.zeros((2, timeline.count), np.int64)
+        largest, first, earlier = np.zeros((3, 2, timeline.count), np.int64)
         place = segments["vantage"][rows], timeline.exchange[rows]
+        backward = place[0][::-1], place[1][::-1]
         np.maximum.at(largest, place, segments["cwnd"][rows])
-        first[place[0][::-1], place[1][::-1]] = segments["cwnd"][rows[::-1]]
-        earlier = np.stack([running_max(timeline.flow_of, row, inclusive=False) for row in largest])
+        first[backward] = segments["cwnd"][rows[::-1]]
+        # The last ACKs of an exchange let the window grow: what comes after it shows that, until the restart.
+        cwnd = segments["cwnd"].astype(np.int64)
+        for end in timeline.vantages:
+            told = timeline.at(end) & segments["has_state"]
+            before = running_max(segments["flow"], cwnd, where=told, inclusive=False)
+            mine = rows[segments["vantage"][rows] == end][::-1]
+            earlier[end, timeline.exchange[mine]] = before[mine]
         rested = np.zeros(timeline.count, bool)
         same = timeline.flow_of[1:] == timeline.flow_of[:-1]
         rested[1:] = same & (timeline.start[1:] - timeline.end[:-1] >= IDLE_NS)
@@ -213,6 +221,20 @@ class Waits:
             delaying=delaying,
         )
 
+    def felt(self, cause: Cause, awaited: AwaitedAcks, *, delayed: bool) -> Claims:
+        """Claims of senders that stood still until an ACK came, as the end shows that sent it, and ``delayed`` it."""
+        time = self.timeline.time
+        return Claims.of(
+            cause,
+            awaited.exchange,
+            time[awaited.data],
+            time[awaited.released],
+            observed=awaited.observed,
+            evidence=awaited.timer,
+            holding=other(awaited.vantage),
+            delaying=awaited.vantage if delayed else NO_END,
+        )
+
     def between_flights(self, cause: Cause, waited: Flights) -> Claims:
         """Claims of waits between flights that packets show."""
         return Claims.of(
@@ -241,11 +263,10 @@ class Waits:
             holding=found.vantage,
         )
 
-    def timer_before(self, rows: Ints, vantage: Ints) -> Ints:
-        """The row of the latest delayed-ACK timer at the other end than ``vantage``, before ``rows``, else -1."""
-        segments = self.timeline.segments
+    def delay_before(self, rows: Ints, vantage: Ints) -> Ints:
+        """The latest row before ``rows`` that shows a delayed ACK at the other end than ``vantage``, else -1."""
         found = np.full(len(rows), -1, np.int64)
-        for end in (Vantage.CLIENT, Vantage.SERVER):
-            fired = (segments["kind"] == Kind.ACK_TIMER) & self.timeline.at(Vantage(1 - end))
-            found = np.where(vantage == end, self.timeline.previous(fired)[rows], found)
+        for end in np.unique(vantage):
+            shown = delays(self.timeline, Vantage(1 - int(end)))
+            found = np.where(vantage == end, self.timeline.previous(shown)[rows], found)
         return found

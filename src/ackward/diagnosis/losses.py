@@ -86,7 +86,7 @@ def _resent(timeline: Timeline, vantage: Vantage) -> Losses:
     confirming = received & (timeline.ack64 > NEVER)
     limit = running_max(flow, timeline.ack64 + segments["window"], where=confirming, inclusive=False)
     asks = (limit[row] - edge[row] < segments["mss"][row]) & (limit[row] > NEVER)
-    asks &= ~segments["has_state"][row] & ~syn[row]
+    asks &= ~syn[row]
     found = Losses(
         row, time[original], trigger, np.full(len(row), int(vantage), np.int64), timeline.exchange[row]
     )
@@ -100,13 +100,12 @@ def _needless(timeline: Timeline, row: Ints, fresh: Bools, received: Bools) -> B
     """
     segments = timeline.segments
 
-    def beyond_ack(edge: str, rows: Ints | slice) -> Ints:
+    def beyond_ack(edge: str, rows: Ints) -> Ints:
         """How far a block's edge lies after the acknowledgement number, negative if before (RFC 9293 section 3.4)."""
         far: Ints = (segments[edge][rows] - segments["ack"][rows]).astype(np.int32).astype(np.int64)
         return far
 
-    blocks = received & (segments["sack_left"] != segments["sack_right"])
-    told = timeline.following(blocks & (beyond_ack("sack_left", slice(None)) < 0))[row]
+    told = timeline.following(received & segments["dsack"])[row]
     left, right = (timeline.ack64[told] + beyond_ack(edge, told) for edge in ("sack_left", "sack_right"))
     covered = (told >= 0) & (left <= timeline.seq64[row]) & (right >= timeline.end64[row])
     more = timeline.following(fresh)[row]

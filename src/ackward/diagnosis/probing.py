@@ -76,7 +76,7 @@ class Probes(Entries):
     that covers it (or -1). ``waited`` is the silence before it and ``srtt`` the smoothed round trip if the kernel told
     it (else 0), in nanoseconds. ``in_flight`` counts segments. ``held``: the answer acknowledged more than two segments
     at once, and nothing but the probe was sent again: the ACKs for the first of them were held, whatever became of
-    the last. ``vantage`` is the sender's end.
+    the last. ``shut``: the receiver's window had no room for another segment. ``vantage`` is the sender's end.
     """
 
     row: Ints
@@ -86,6 +86,7 @@ class Probes(Entries):
     srtt: Ints
     in_flight: Ints
     held: Bools
+    shut: Bools
     verdict: Ints
     sign: Ints
     vantage: Ints
@@ -113,50 +114,66 @@ def smallest_round_trip(timeline: Timeline) -> Ints:
     return found
 
 
+def _of_stream(timeline: Timeline) -> tuple[Bools, Ints]:
+    """Rows that carry something of a stream, its FIN included, which may be probed too; and where each of them ends."""
+    segments = timeline.segments
+    fin = segments["tcp_flags"] & Flag.FIN > 0
+    carries: Bools = ((segments["bytes"] > 0) | fin) & (segments["tcp_flags"] & (Flag.SYN | Flag.RST) == 0)
+    return carries, timeline.end64 + fin
+
+
 def _sent(timeline: Timeline, vantage: Vantage) -> Probes:
     segments, flow, time = timeline.segments, timeline.segments["flow"].astype(np.int64), timeline.time
     here = timeline.at(vantage)
-    data = here & (segments["kind"] == Kind.SENT) & (segments["bytes"] > 0)
+    carries, end = _of_stream(timeline)
+    data = here & (segments["kind"] == Kind.SENT) & carries
     received = here & (segments["kind"] == Kind.RECEIVED)
     acked = timeline.acked(vantage)
     advancing = received & (timeline.ack64 > acked)
     rtt = smallest_round_trip(timeline)
-    edge = running_max(flow, timeline.end64, where=data, inclusive=False)
+    edge = running_max(flow, end, where=data, inclusive=False)
 
     row = np.flatnonzero(data & (segments["segments"] <= 1) & (edge > NEVER) & (edge > acked))
     before, last_ack = timeline.previous(data)[row], timeline.previous(advancing)[row]
     waited = time[row] - np.maximum(time[before], np.where(last_ack >= 0, time[np.maximum(last_ack, 0)], 0))
-    again = timeline.end64[row] <= edge[row]
+    again = end[row] <= edge[row]
     told = segments["has_state"][row]
     silent = waited >= 2 * rtt[row] + PROBE_SLACK_NS
-    last = timeline.end64[row] == edge[row]
+    last = end[row] == edge[row]
     # A timeout repeats the first segment in flight: the last one alone may be either, and its silence tells.
     several = timeline.seq64[row] > acked[row]
     by_time = silent & (several | (waited < TIMEOUT_FLOOR_NS))
     repeats = (
         again & last & np.where(told, np.isin(segments["ca_state"][row], _PROBING_STATES) & silent, by_time)
     )
-    keepalive = (segments["bytes"][row] <= 1) & (timeline.seq64[row] == edge[row] - 1)
-    hinted = received & (segments["sack_left"] != segments["sack_right"]) & ~_dsack(timeline)
+    keepalive = (end[row] == timeline.end64[row]) & (segments["bytes"][row] <= 1)
+    keepalive &= timeline.seq64[row] == edge[row] - 1
+    hinted = received & (segments["sack_left"] != segments["sack_right"]) & ~segments["dsack"]
     repeats &= ~keepalive & (timeline.previous(hinted)[row] < before)
-    # With the receiver's window used up, what is sent again asks whether it has opened: that is a zero-window probe.
+    # With the receiver's window used up, what is sent again may ask whether it has opened: a zero-window probe. The
+    # kernel does not ask so while something is in flight, and its state tells that something was.
     limit = running_max(flow, timeline.ack64 + segments["window"], where=received, inclusive=False)[row]
-    repeats &= told | (limit - edge[row] >= segments["mss"][row])
-    brings = ~again & silent & (last_ack < before) & _had_more(timeline, before)
+    room = limit - edge[row] >= segments["mss"][row]
+    repeats &= told | room
+    brings = (
+        ~again & silent & (last_ack < before) & _had_more(timeline, before) & (segments["bytes"][row] > 0)
+    )
     chosen = repeats | brings
     row, before, waited, repeats = row[chosen], before[chosen], waited[chosen], repeats[chosen]
+    shut = (~room & (limit > NEVER))[chosen]
 
-    in_flight = _segments_between(timeline, data, np.maximum(acked[row], NEVER), edge[row], flow[row])
+    fresh = data & (end > edge)
+    in_flight = _segments_between(timeline, fresh, np.maximum(acked[row], NEVER), edge[row], flow[row])
     verdict, sign, answer = _judged(timeline, vantage, row, rtt, in_flight)
     srtt = np.where(segments["has_state"][row], segments["srtt_us"][row].astype(np.int64) * 1000, 0)
     verdict = np.where(repeats, verdict, Verdict.NEW_DATA)
     sign = np.where(repeats, sign, Sign.NONE)
     safe = np.maximum(answer, 0)
-    sent_again = timeline.following(data & (timeline.end64 <= edge))[row]
+    sent_again = timeline.following(data & (end <= edge))[row]
     held = (answer >= 0) & (acked[safe] <= timeline.seq64[row]) & ((sent_again < 0) | (sent_again > answer))
     held &= (in_flight > _ACKED_AT_ONCE) & (acked[safe] == acked[row])
     return Probes(
-        row, before, answer, waited, srtt, in_flight, held, verdict, sign,
+        row, before, answer, waited, srtt, in_flight, held, shut, verdict, sign,
         np.full(len(row), int(vantage), np.int64),
     )  # fmt: skip
 
@@ -174,25 +191,17 @@ def _had_more(timeline: Timeline, before: Ints) -> Bools:
     return told
 
 
-def _dsack(timeline: Timeline) -> Bools:
-    """Rows whose first SACK block lies below the acknowledgement number (RFC 2883 section 4)."""
-    segments = timeline.segments
-    below = (segments["sack_left"] - segments["ack"]).astype(np.int32) < 0
-    found: Bools = below & (segments["sack_left"] != segments["sack_right"])
-    return found
-
-
-def _segments_between(timeline: Timeline, data: Bools, low: Ints, high: Ints, flow: Ints) -> Ints:
-    """How many segments of the flow's fresh data lie between two sequence numbers, at least one."""
-    segments = timeline.segments
-    rows = np.flatnonzero(data & timeline.fresh)
+def _segments_between(timeline: Timeline, fresh: Bools, low: Ints, high: Ints, flow: Ints) -> Ints:
+    """How many segments of the flow's ``fresh`` data lie between two sequence numbers, at least one."""
+    segments, end = timeline.segments, _of_stream(timeline)[1]
+    rows = np.flatnonzero(fresh)
     order = rows[np.lexsort((rows, segments["flow"][rows]))]
     of = segments["flow"][order].astype(np.int64)
     total = np.cumsum(segments["segments"][order].astype(np.int64))
     found = np.ones(len(flow), np.int64)
     for index, (first, last, number) in enumerate(zip(low, high, flow, strict=True)):
         begin, beyond = np.searchsorted(of, (number, number + 1))
-        ends = timeline.end64[order[begin:beyond]]
+        ends = end[order[begin:beyond]]
         one, other = np.searchsorted(ends, (first, last), side="right")
         before = total[begin + one - 1] if begin + one else 0
         found[index] = max(int(total[begin + other - 1] - before) if other else 1, 1)
@@ -206,23 +215,24 @@ def _judged(
     segments, flow, time = timeline.segments, timeline.segments["flow"].astype(np.int64), timeline.time
     here, there = timeline.at(vantage), timeline.at(Vantage(1 - vantage))
     received = here & (segments["kind"] == Kind.RECEIVED)
-    end = timeline.end64[row]
+    carries, ends = _of_stream(timeline)
+    end = ends[row]
     answer = _first_reaching(timeline, received, row, end)
     safe = np.maximum(answer, 0)
 
-    arrived = there & (segments["kind"] == Kind.RECEIVED) & (segments["bytes"] > 0)
-    arrived_edge = running_max(flow, timeline.end64, where=arrived, inclusive=False)
-    duplicate = timeline.following(arrived & (timeline.end64 <= arrived_edge))[row]
-    had_it = (arrived_edge[row] >= end) | (
-        (duplicate >= 0) & (timeline.end64[np.maximum(duplicate, 0)] == end)
-    )
+    arrived = there & (segments["kind"] == Kind.RECEIVED) & carries
+    arrived_edge = running_max(flow, ends, where=arrived, inclusive=False)
+    duplicate = timeline.following(arrived & (ends <= arrived_edge))[row]
+    had_it = (arrived_edge[row] >= end) | ((duplicate >= 0) & (ends[np.maximum(duplicate, 0)] == end))
     watched = np.isin(flow[row], np.unique(flow[arrived]))
 
-    dsack = received & _dsack(timeline)
+    dsack = received & segments["dsack"]
     told = timeline.following(dsack)[row]
     left, right = _blocks(timeline, np.maximum(told, 0))
     by_dsack = (told >= 0) & (left <= timeline.seq64[row]) & (right >= end)
-    capable = np.isin(flow[row], np.unique(flow[dsack]))
+    # A peer that has closed meanwhile answers a FIN that comes again with no D-SACK.
+    open_ = segments["tcp_flags"][row] & Flag.FIN == 0
+    capable = np.isin(flow[row], np.unique(flow[dsack])) & open_
 
     soon = (answer >= 0) & (time[safe] - time[row] < rtt[row] * _TOO_SOON)
     pure = (
@@ -245,8 +255,8 @@ def _judged(
     verdict, sign = np.full(len(row), Verdict.UNDECIDED, np.int64), np.full(len(row), Sign.NONE, np.int64)
 
     def say(where: Bools, what: Verdict, by: Sign) -> None:
-        open_ = where & (verdict == Verdict.UNDECIDED)
-        verdict[open_], sign[open_] = what, by
+        now = where & (verdict == Verdict.UNDECIDED)
+        verdict[now], sign[now] = what, by
 
     say(watched & had_it, Verdict.SPURIOUS, Sign.ARRIVAL)
     say(watched & ~had_it & (answer >= 0), Verdict.USEFUL, Sign.ARRIVAL)
@@ -256,9 +266,9 @@ def _judged(
     say(twice, Verdict.SPURIOUS, Sign.SECOND_ACK)
     say((answer >= 0) & capable, Verdict.USEFUL, Sign.NO_DSACK)
     # Several segments without an ACK and then all of them at once: the peer holds its ACKs, and nothing tells.
-    prompt = in_flight <= _ACKED_AT_ONCE
+    prompt = (in_flight <= _ACKED_AT_ONCE) & open_
     say(cut & prompt, Verdict.USEFUL, Sign.WINDOW_CUT)
-    say((answer >= 0) & prompt & ~segments["has_state"][row], Verdict.USEFUL, Sign.NO_DSACK)
+    say((answer >= 0) & prompt, Verdict.USEFUL, Sign.NO_DSACK)
     return verdict, sign, answer
 
 
@@ -295,23 +305,26 @@ def _arrived(timeline: Timeline, vantage: Vantage) -> Probes:
     """Needless probes as the receiver alone sees them: after silence the very last segment, which it had."""
     segments, flow, time = timeline.segments, timeline.segments["flow"].astype(np.int64), timeline.time
     here = timeline.at(vantage)
-    arrived = here & (segments["kind"] == Kind.RECEIVED) & (segments["bytes"] > 0)
+    carries, end = _of_stream(timeline)
+    arrived = here & (segments["kind"] == Kind.RECEIVED) & carries
     sent = here & (segments["kind"] == Kind.SENT)
     elsewhere = timeline.at(Vantage(1 - vantage)) & (segments["kind"] == Kind.SENT)
-    edge = running_max(flow, timeline.end64, where=arrived, inclusive=False)
+    edge = running_max(flow, end, where=arrived, inclusive=False)
     acked = running_max(flow, timeline.ack64, where=sent, inclusive=False)
     rtt = smallest_round_trip(timeline)
-    row = np.flatnonzero(arrived & (timeline.end64 == edge) & (segments["segments"] <= 1))
+    row = np.flatnonzero(arrived & (end == edge) & (segments["segments"] <= 1))
     row = row[~np.isin(flow[row], np.unique(flow[elsewhere]))]
     before = timeline.previous(arrived)[row]
     waited = time[row] - time[before]
-    keepalive = (segments["bytes"][row] <= 1) & (timeline.seq64[row] == edge[row] - 1)
-    first = timeline.seq64[row] <= running_max(flow, timeline.seq64, where=arrived & timeline.fresh)[before]
+    fresh = arrived & (end > edge)
+    keepalive = (end[row] == timeline.end64[row]) & (segments["bytes"][row] <= 1)
+    keepalive &= timeline.seq64[row] == edge[row] - 1
+    first = timeline.seq64[row] <= running_max(flow, timeline.seq64, where=fresh)[before]
     silent = (waited >= 2 * rtt[row] + PROBE_SLACK_NS) & (waited < TIMEOUT_FLOOR_NS)
     offered = running_max(flow, timeline.ack64 + segments["window"], where=sent, inclusive=False)[row]
     row_kept = silent & ~keepalive & first & (offered - edge[row] >= segments["mss"][row])
     row, before, waited = row[row_kept], before[row_kept], waited[row_kept]
-    in_flight = _segments_between(timeline, arrived, acked[row], edge[row], flow[row])
+    in_flight = _segments_between(timeline, fresh, acked[row], edge[row], flow[row])
     size = len(row)
     return Probes(
         row,
@@ -321,6 +334,7 @@ def _arrived(timeline: Timeline, vantage: Vantage) -> Probes:
         np.zeros(size, np.int64),
         in_flight,
         in_flight > _ACKED_AT_ONCE,
+        np.zeros(size, bool),
         np.full(size, Verdict.SPURIOUS, np.int64),
         np.full(size, Sign.ARRIVAL, np.int64),
         np.full(size, 1 - int(vantage), np.int64),

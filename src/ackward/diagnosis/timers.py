@@ -1,7 +1,8 @@
 """ACKs that were being waited for, as seen from the receiver's host: delayed ones, and prompt ones.
 
 The kernel tells when a delayed-ACK timer fired with an ACK pending: that is observed. A capture at that host shows only
-the outcome, an ACK without data that left long after the data it acknowledges: that is inferred.
+the outcome, an ACK without data that left long after the data it acknowledges: that is inferred. So does a kernel that
+hides its timers, or one that kept our program from running when one fired.
 
 Arming is not delaying: an armed ACK often leaves with data. Firing is not delaying either, if nothing was pending (the
 recorder leaves those out) or if nobody waited: only a peer that sends again as soon as the ACK arrives had waited. A
@@ -66,7 +67,7 @@ def _at(timeline: Timeline, vantage: Vantage) -> AwaitedAcks:
     sent = here & (segments["kind"] == Kind.SENT)
     arrived = here & (segments["kind"] == Kind.RECEIVED) & timeline.fresh
     fired = segments["kind"] == Kind.ACK_TIMER
-    pure = sent & ~segments["has_state"] & (segments["bytes"] == 0) & _advances(timeline, sent)
+    pure = _bare(timeline, here & fired, sent)
     delayed = fired | (arrival_age(timeline, arrived) > LATE_NS)
     timer = np.flatnonzero(here & (fired | pure) & (timeline.exchange >= 0))
 
@@ -108,6 +109,24 @@ def _at(timeline: Timeline, vantage: Vantage) -> AwaitedAcks:
         fired[timer][keep],
         late[keep],
     )
+
+
+def delays(timeline: Timeline, vantage: Vantage) -> Bools:
+    """Rows of this end that show a delayed ACK: its timer where the kernel told of it, else the late ACK itself."""
+    here, kind = timeline.at(vantage), timeline.segments["kind"]
+    fired, sent = here & (kind == Kind.ACK_TIMER), here & (kind == Kind.SENT)
+    arrived = here & (kind == Kind.RECEIVED) & timeline.fresh
+    late: Bools = fired | (_bare(timeline, fired, sent) & (arrival_age(timeline, arrived) > LATE_NS))
+    return late
+
+
+def _bare(timeline: Timeline, fired: Bools, sent: Bools) -> Bools:
+    """Rows of ``sent`` without data that acknowledge something, and that no timer sent which the kernel told of."""
+    timer, before = timeline.previous(fired), timeline.previous(sent)
+    since = timeline.time - timeline.time[np.maximum(timer, 0)]
+    told = (timer >= 0) & (timer > before) & (since < SAME_SOFTIRQ_NS)
+    bare: Bools = sent & (timeline.segments["bytes"] == 0) & _advances(timeline, sent) & ~told
+    return bare
 
 
 def _advances(timeline: Timeline, sent: Bools) -> Bools:

@@ -19,7 +19,7 @@ from ackward.diagnosis.flows import Flows
 from ackward.diagnosis.segmented import Ints
 from ackward.model.segments import Segments
 
-#: Rows of a stretch: a column of them takes 1 MB. All at once take twice as long; half as many leave two threads waiting
+#: Rows of a stretch: a column of them takes 1 MB. All at once take twice as long; half as many let two threads wait
 #: for the interpreter's lock, which each step of NumPy gives up and wants back: a quarter longer.
 STRETCH = 1 << 17
 #: Beyond this many at once, stretches wait for memory instead of for a processor.

@@ -111,6 +111,12 @@ def why(cause: Cause, loss: Loss) -> str:
     return texts[cause]
 
 
+#: A replay takes what it does not see for nothing (counterfactual.py).
+WRITES_UNSEEN = (
+    "When the {holder}'s program wrote cannot be seen from here: if it took its time between two writes, "
+    "so much less is to be saved."
+)
+
 #: What we cannot turn. The end is the sender's.
 _ADVICE = {
     Cause.CONGESTION_WINDOW: (

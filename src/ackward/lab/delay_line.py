@@ -13,93 +13,22 @@ import ctypes
 import gc
 import os
 import select
-import socket
-import struct
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Mapping
 
+from ackward.kernel.nfqueue import Queues, Verdict, verdict
 from ackward.lab.wan import ACK, Line, Losses, Wan, read
 
 #: NFQUEUE numbers; the router's namespace is ours alone.
 TO_SERVER, TO_CLIENT = 1, 2
 
-_NETLINK_NETFILTER = 12
-_SUBSYSTEM = 3 << 8  # NFNL_SUBSYS_QUEUE, include/uapi/linux/netfilter/nfnetlink.h
-_PACKET, _VERDICT, _CONFIG = 0, 1, 2  # NFQNL_MSG_*, include/uapi/linux/netfilter/nfnetlink_queue.h
-_CFG_COMMAND, _CFG_PARAMETERS, _CFG_LENGTH = 1, 2, 3  # NFQA_CFG_*
-_PACKET_HEADER, _VERDICT_HEADER, _PAYLOAD = 1, 2, 10  # NFQA_*
-_BIND, _COPY_PACKET = 1, 2
-_DROP, _ACCEPT = 0, 1
 _COPIED = 128  # IPv6 and the longest TCP header
 _LONGEST = 100_000  # packets; beyond it the kernel drops, as a router would
-_SOL_NETLINK, _NO_ENOBUFS, _SO_RCVBUFFORCE = 270, 5, 33
 _PR_SET_TIMERSLACK = 29
 #: An idle virtual processor wakes 0.15 to 0.25 ms late (measured); the last stretch of a wait is spent awake.
 _AWAKE_SECONDS = 0.0003
-
-
-def _attribute(kind: int, data: bytes) -> bytes:
-    return struct.pack("HH", 4 + len(data), kind) + data + b"\0" * (-len(data) % 4)
-
-
-def _message(kind: int, queue: int, flags: int, payload: bytes) -> bytes:
-    body = struct.pack("!BBH", 0, 0, queue) + payload
-    return struct.pack("=IHHII", 16 + len(body), _SUBSYSTEM | kind, flags, 0, 0) + body
-
-
-class Queues:
-    """The netlink socket to the kernel's packet queues."""
-
-    def __init__(self, numbers: tuple[int, ...]) -> None:
-        self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
-        self.socket.bind((0, 0))
-        self.socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 32 << 20)
-        self.socket.setsockopt(_SOL_NETLINK, _NO_ENOBUFS, 1)
-        for number in numbers:
-            self._configure(number, _attribute(_CFG_COMMAND, struct.pack("!BxH", _BIND, socket.AF_UNSPEC)))
-            self._configure(number, _attribute(_CFG_PARAMETERS, struct.pack("!IB", _COPIED, _COPY_PACKET)))
-            self._configure(number, _attribute(_CFG_LENGTH, struct.pack("!I", _LONGEST)))
-        self.socket.settimeout(0)
-
-    def _configure(self, queue: int, attribute: bytes) -> None:
-        self.socket.send(_message(_CONFIG, queue, 0x5, attribute))  # NLM_F_REQUEST | NLM_F_ACK
-        (error,) = struct.unpack_from("=i", self.socket.recv(65536), 16)
-        if error:
-            raise OSError(-error, f"NFQUEUE {queue}: {os.strerror(-error)}")
-
-    def arrived(self) -> Iterator[tuple[int, int, bytes]]:
-        """Everything that waits: (queue, packet id, the packet's first bytes)."""
-        while True:
-            try:
-                data = self.socket.recv(1 << 17)
-            except BlockingIOError:
-                return
-            offset = 0
-            while offset < len(data):
-                length, kind = struct.unpack_from("=IH", data, offset)
-                if kind == _SUBSYSTEM | _PACKET:
-                    yield _packet(data[offset : offset + length])
-                offset += (length + 3) & ~3
-
-    def settle(self, verdicts: list[bytes]) -> None:
-        """Hand verdicts to the kernel, in order."""
-        if verdicts:
-            self.socket.send(b"".join(verdicts))
-
-
-def _packet(message: bytes) -> tuple[int, int, bytes]:
-    (queue,) = struct.unpack_from("!H", message, 18)
-    offset, identity, payload = 20, 0, b""
-    while offset < len(message):
-        length, kind = struct.unpack_from("=HH", message, offset)
-        if kind & 0x7FFF == _PACKET_HEADER:
-            (identity,) = struct.unpack_from("!I", message, offset + 4)
-        elif kind & 0x7FFF == _PAYLOAD:
-            payload = message[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
-    return queue, identity, payload
 
 
 class Direction:
@@ -120,7 +49,7 @@ class Direction:
             self._send(now, identity)
             return []
         if self._losses.take(packet):
-            return [self._verdict(identity, _DROP)]
+            return [self._verdict(identity, Verdict.DROP)]
         if self._line.thin == 1:
             self._send(now, identity)
             return []
@@ -142,7 +71,7 @@ class Direction:
             self._acks[connection] = (until, count + weight, identity)
         else:
             self._send(now, identity)
-        return [self._verdict(older, _DROP)] if waits else []
+        return [self._verdict(older, Verdict.DROP)] if waits else []
 
     def _send(self, now: float, identity: int) -> None:
         self._way.append((now + self._line.delay / 1000, identity))
@@ -155,7 +84,7 @@ class Direction:
                 self._send(now, identity)
         due = []
         while self._way and self._way[0][0] <= now:
-            due.append(self._verdict(self._way.popleft()[1], _ACCEPT))
+            due.append(self._verdict(self._way.popleft()[1], Verdict.ACCEPT))
         return due
 
     def next_moment(self) -> float:
@@ -165,9 +94,8 @@ class Direction:
             moments.append(self._way[0][0])
         return min(moments, default=float("inf"))
 
-    def _verdict(self, identity: int, verdict: int) -> bytes:
-        header = _attribute(_VERDICT_HEADER, struct.pack("!II", verdict, identity))
-        return _message(_VERDICT, self._queue, 0x1, header)
+    def _verdict(self, identity: int, what: Verdict) -> bytes:
+        return verdict(self._queue, identity, what)
 
 
 def _be_punctual() -> None:
@@ -180,18 +108,18 @@ def _be_punctual() -> None:
     gc.freeze()
 
 
-def main(arguments: list[str]) -> int:
-    """Be the link until ended; prints ``ready`` once packets are taken."""
-    wan = Wan.from_json(arguments[0])
+def carry(lines: Mapping[int, Line], *, whole: bool = False) -> int:
+    """Be the link until ended, a line for each queue; prints ``ready`` once packets are taken.
+
+    ``whole``: offloaded packets are not split before they get here, which is cheaper; a loss would
+    take many segments.
+    """
     try:
-        queues = Queues((TO_SERVER, TO_CLIENT))
+        queues = Queues(tuple(lines), copied=_COPIED, longest=_LONGEST, whole=whole)
     except OSError as error:
         sys.stderr.write(f"{error.strerror or error}\n")
         return 1
-    directions = {
-        TO_SERVER: Direction(TO_SERVER, wan.to_server),
-        TO_CLIENT: Direction(TO_CLIENT, wan.to_client),
-    }
+    directions = {queue: Direction(queue, line) for queue, line in lines.items()}
     _be_punctual()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
@@ -207,6 +135,12 @@ def main(arguments: list[str]) -> int:
         for direction in directions.values():
             verdicts += direction.leave(time.monotonic())
         queues.settle(verdicts)
+
+
+def main(arguments: list[str]) -> int:
+    """Be the link between two hosts."""
+    wan = Wan.from_json(arguments[0])
+    return carry({TO_SERVER: wan.to_server, TO_CLIENT: wan.to_client})
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import socket
 import statistics
 import struct
 import sys
+import termios
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -67,7 +68,7 @@ def send(address: str, feed: Feed) -> dict[str, float]:
         end = ends[number]
         windows.append(_window(end))
         end.sendall(_STAMP.pack(int(moment * 1e9)) + filler)
-        queues.append(_unsent(end))
+        queues.append(_queued(end, _SIOCOUTQNSD))
         if left > 1:
             heapq.heappush(due, (moment + pace, number, left - 1))
     for end in ends:
@@ -88,16 +89,16 @@ def _window(end: socket.socket) -> int:
     return int(segments)
 
 
-def _unsent(end: socket.socket) -> int:
+def _queued(end: socket.socket, which: int) -> int:
     octets = array.array("i", [0])
-    fcntl.ioctl(end, _SIOCOUTQNSD, octets)
+    fcntl.ioctl(end, which, octets)
     return octets[0]
 
 
 def _drain(end: socket.socket) -> None:
-    """Until all has left: its FIN is no part of the feed."""
+    """Until all was acknowledged: its FIN is no part of the feed, and none of its probes brings one."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    while _unsent(end) and time.monotonic() < deadline:
+    while _queued(end, termios.TIOCOUTQ) and time.monotonic() < deadline:
         time.sleep(0.001)
 
 

@@ -7,6 +7,8 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from ackward.diagnosis.flows import Flow
+from ackward.kernel.processes import cgroup_of_process
+from ackward.model.gateways import GatewayScope
 from ackward.model.pins import ProcessPins
 from ackward.model.plan import Plan
 from ackward.model.scopes import PortScope, SocketScope
@@ -33,7 +35,7 @@ def _of(plan: Plan, end: SocketFacts) -> bool:
     ports = (end.local.port, end.remote.port)
     if isinstance(scope, PortScope):
         return scope.port in ports
-    if isinstance(scope, ProcessPins):
+    if isinstance(scope, ProcessPins | GatewayScope):
         return end.owner.pid == scope.pid
     if isinstance(scope, SocketScope):
         pid, cgroup = scope.pid, scope.cgroup
@@ -52,11 +54,5 @@ def _leads_to(to: str | None, end: SocketFacts) -> bool:
 
 def _in_cgroup(pid: int | None, cgroup: str) -> bool:
     """Whether the process is in the v2 cgroup or below; false for one that has ended."""
-    if pid is None:
-        return False
-    try:
-        lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return False
-    own = next((line[3:] for line in lines if line.startswith("0::")), "")
-    return Path(own).is_relative_to(Path("/") / cgroup)
+    own = None if pid is None else cgroup_of_process(pid)
+    return own is not None and Path(own).is_relative_to(Path("/") / cgroup)

@@ -13,6 +13,7 @@ from ackward.diagnosis.diagnose import Diagnosis, diagnose
 from ackward.errors import UnknownName, UsageError
 from ackward.kernel import namespaces
 from ackward.kernel.probes import cgroup2_mount
+from ackward.loop import pods
 from ackward.model.segments import Recording
 
 #: How often the buffer is emptied: at 16 MiB it would take 2.3 million events a second to overflow.
@@ -68,6 +69,7 @@ def watch(
     netns: str | None = None,
     pid: int | None = None,
     cgroup: str | None = None,
+    pod: str | None = None,
     slow_ns: int = 1_000_000,
     stop: threading.Event | None = None,
     progress: Progress | None = None,
@@ -75,14 +77,21 @@ def watch(
     """Watch live sockets for ``seconds`` (or until ``stop``) and explain where their time went.
 
     ``slow_ns``: exchanges that took at least this long are recorded event by event, faster ones are counted; 0 records
-    all. ``netns`` is a name, a PID or a path; ``cgroup`` a path below the v2 hierarchy.
+    all. ``netns`` is a name, a PID or a path; ``cgroup`` a path below the v2 hierarchy. ``pod`` is
+    NAMESPACE/NAME of one that runs here; its findings name pod, container and node.
     """
     if not seconds > 0:
         raise UsageError(
             f"a watch of {seconds:g} s sees nothing", next_step="name a longer time, for example 10s"
         )
     scope = scope_of(port=port, netns=netns, pid=pid, cgroup=cgroup, slow_ns=slow_ns)
+    place = None
+    if pod is not None:
+        place = pods.resolve(pod, netns, pid, cgroup)
+        scope = pods.scope_of(place, scope)
     recording = record(scope, seconds, stop or threading.Event(), progress)
+    if place is not None:
+        recording = pods.named(recording, place)
     return diagnose(recording if pid is None else only_of(recording, pid))
 
 

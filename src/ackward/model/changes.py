@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from ackward.model.gateways import IngressRuleAdded, LocalRouteAdded, QueueRuleAdded
 from ackward.model.pins import KeeperStarted, MarkRuleAdded
 from ackward.model.report import Model
-from ackward.model.scopes import SocketScope
+from ackward.model.scopes import BypassScope, SocketScope
 
 #: Marks our routes and rules in the kernel, so that they are recognisable with the receipt lost. RTPROT_* in
 #: include/uapi/linux/rtnetlink.h and iproute2's rt_protos leave 172 unassigned.
@@ -240,6 +241,18 @@ class OpenSocketsSet(Model):
         return f"give {how_many}open {noun} {self.option.words} ({self.scope.words})"
 
 
+class BypassInstalled(Model):
+    """Our programs in the kernel that join the two ends of a connection within this host."""
+
+    kind: Literal["bypass"] = "bypass"
+    scope: BypassScope
+
+    @property
+    def words(self) -> str:
+        """The change in a user's words."""
+        return f"join new {self.scope.words}"
+
+
 Change = Annotated[
     RouteMetric
     | RouteAdded
@@ -249,8 +262,12 @@ Change = Annotated[
     | FollowerStarted
     | SocketsSteered
     | OpenSocketsSet
+    | BypassInstalled
     | MarkRuleAdded
     | KeeperStarted
+    | LocalRouteAdded
+    | IngressRuleAdded
+    | QueueRuleAdded
     | Leased
     | Persisted,
     Field(discriminator="kind"),

@@ -57,8 +57,11 @@ class Process(Model):
 
     pid: int | None = None
     command: str | None = None
-    container: str | None = None
+    container: str | None = Field(default=None, description="the first 12 digits of its id")
     netns: str | None = None
+    container_name: str | None = Field(default=None, description="its name in the pod")
+    pod: str | None = Field(default=None, description="NAMESPACE/NAME, if a pod was asked for by name")
+    node: str | None = Field(default=None, description="the node that the pod runs on")
 
 
 class LadderStep(Model):
@@ -148,6 +151,21 @@ class FlowSummary(Model):
     worst_cause: Cause | None = None
 
 
+class SameHost(Model):
+    """Connections to one server that stay within a host, and what a bypass of the stack would be worth to them.
+
+    ``saves_ns`` is an estimate over all their exchanges, 0 where ``words`` says why not.
+    """
+
+    server: str
+    known_by: Literal["both ends", "loopback"]
+    flows: int
+    exchanges: int
+    saves_ns: int
+    words: str
+    command: str | None = None
+
+
 class Capture(Model):
     """What was watched, and what of it could not be kept."""
 
@@ -171,6 +189,7 @@ class Report(Model):
     causes: dict[Cause, CauseTotal]
     findings: list[Finding] = []
     flows: list[FlowSummary] = []
+    same_host: list[SameHost] = []
     latency_ns: list[int] = Field(
         default=[],
         description=(

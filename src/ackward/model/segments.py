@@ -65,8 +65,9 @@ class Nonagle(enum.IntFlag):
 
 #: What every source can tell of a segment. Times in nanoseconds; ``bytes`` is payload on the wire, also where the
 #: capture kept less; ``segments`` counts what offload merged into one packet; ``window`` is scaled, in bytes;
-#: ``sack_left`` and ``sack_right`` are the first SACK block (a D-SACK if it lies below ``ack``, RFC 2883), both 0
-#: without one; ``packet`` is the packet's number in its capture, from 0.
+#: ``sack_left`` and ``sack_right`` are the first SACK block, both 0 without one; ``dsack`` tells that it reports a
+#: duplicate: it lies below ``ack``, or within the second block (RFC 2883 section 4); ``packet`` is the packet's number
+#: in its capture, from 0.
 WIRE_FIELDS: list[tuple[str, str]] = [
     ("time_ns", "i8"),
     ("flow", "i4"),
@@ -81,6 +82,7 @@ WIRE_FIELDS: list[tuple[str, str]] = [
     ("packet", "i8"),
     ("segments", "u2"),
     ("tcp_flags", "u1"),
+    ("dsack", "?"),
     ("to_server", "?"),
 ]
 #: A row of a capture, compact: captures have many. ``passage`` is a :class:`Passage`.
@@ -137,6 +139,9 @@ class Owner:
     pid: int | None = None
     command: str | None = None
     container: str | None = None
+    container_name: str | None = None
+    pod: str | None = None
+    node: str | None = None
 
 
 @dataclass(frozen=True)

@@ -43,9 +43,13 @@ def owner(process: Process | None) -> str:
         parts.append(process.command)
     if process.pid is not None:
         parts.append(f"pid {process.pid}")
-    if process.container:
+    if process.container_name:
+        parts.append(f"in container {process.container_name} ({process.container})")
+    elif process.container:
         parts.append(f"in container {process.container}")
-    if process.netns:
+    if process.pod:
+        parts.append(f"of pod {process.pod} on node {process.node}")
+    elif process.netns:
         parts.append(f"in namespace {process.netns}")
     return visible(" ".join(parts))
 

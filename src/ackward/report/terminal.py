@@ -21,13 +21,15 @@ from rich.text import Text
 
 from ackward.model.causes import End
 from ackward.model.comparison import Comparison
-from ackward.model.report import Finding, Report
+from ackward.model.report import Finding, Report, SameHost
 from ackward.model.verdict import Guard, Phase, Verdict
 from ackward.report import names, palette, summary, units
 from ackward.report.shell import CommandLine
 
 #: The widest that text is set: longer lines are hard to read back.
 WIDEST = 100
+#: Servers of this host that are named one by one.
+MOST_SERVICES = 8
 
 
 def report_view(report: Report) -> RenderableType:
@@ -39,10 +41,22 @@ def report_view(report: Report) -> RenderableType:
         parts += [Text(), _narrow(_partition(report))]
     for finding in summary.worst_first(report):
         parts += [Text(), *_finding(finding, report)]
+    if report.same_host:
+        parts += [Text(), *_same_host(report.same_host)]
     if report.capture.notes:
         parts.append(Text())
         parts += [_bullet(note) for note in report.capture.notes]
     return Group(*parts)
+
+
+def _same_host(services: Sequence[SameHost]) -> Iterator[RenderableType]:
+    yield Text("Within this host:")
+    for service in services[:MOST_SERVICES]:
+        yield _bullet(f"{service.server}: {service.words}")
+        if service.command:
+            yield Text(f"    {service.command}", style="bold")
+    if (more := len(services) - MOST_SERVICES) > 0:
+        yield _bullet(f"and {units.plural(more, 'more server')} (--json shows all)")
 
 
 def verdict_view(verdict: Verdict, phases: Sequence[Phase] = ()) -> RenderableType:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ackward.diagnosis.claims import Claims, other
+from ackward.diagnosis.claims import Claims
 from ackward.diagnosis.clocked import TURNAROUND_NS
 from ackward.diagnosis.holds import DELAY_FLOOR_NS, Rule, Waits
 from ackward.model.causes import Cause
@@ -25,15 +25,7 @@ def claims(waits: Waits) -> list[Claims]:
     prompt = waits.awaited_acks
     prompt = prompt.chosen(~prompt.late & prompt.small & ~prompt.sender_watched)
     return [
-        Claims.of(
-            Cause.NAGLE,
-            prompt.exchange,
-            time[prompt.data],
-            time[prompt.released],
-            observed=False,
-            evidence=prompt.ack,
-            holding=other(prompt.vantage),
-        ),
+        waits.felt(Cause.NAGLE, prompt, delayed=False),
         waits.let_go(Cause.NAGLE, shown),
         Claims.of(
             Cause.NAGLE,

@@ -40,7 +40,9 @@ def claims(waits: Waits) -> list[Claims]:
 
 def _paced(timeline: Timeline, vantage: Vantage, kind: Kind) -> Claims:
     segments, time = timeline.segments, timeline.time
-    here = timeline.at(vantage) & ~segments["has_state"] & (timeline.exchange >= 0)
+    here = timeline.at(vantage) & (timeline.exchange >= 0)
+    if kind == Kind.RECEIVED:
+        here &= ~segments["has_state"]  # a live view guesses nothing of a program that it cannot see
     data = here & (segments["kind"] == kind) & timeline.fresh
     row = np.flatnonzero(data)
     if kind == Kind.RECEIVED:
@@ -61,6 +63,10 @@ def _paced(timeline: Timeline, vantage: Vantage, kind: Kind) -> Claims:
     else:
         alone = (gap > rtt + rtt // 2) & (size >= LEAST_BURST * segments["mss"][row].astype(np.int64))
     keep = same & begins & alone & ~timeline.not_full[np.maximum(before, 0)] & (size > 0)
+    if kind == Kind.SENT:
+        # Where the sender's kernel tells that nothing was left to send, the program was slow.
+        left = (segments["write_seq"] != segments["seq"] + segments["bytes"]) | ~segments["has_state"]
+        keep &= left[np.maximum(before, 0)]
     row, before, gap, size = row[keep], before[keep], gap[keep], size[keep]
     even = _even(timeline.exchange[row], gap / size)
     row, before = row[even], before[even]

@@ -28,13 +28,13 @@ def claims(waits: Waits) -> list[Claims]:
 def _at_receiver(timeline: Timeline, vantage: Vantage) -> Claims:
     """The end had advertised no room, opened its window, and data followed about a round trip later."""
     segments, flow, time = timeline.segments, timeline.segments["flow"], timeline.time
-    here = timeline.at(vantage) & ~segments["has_state"] & (timeline.exchange >= 0)
+    here = timeline.at(vantage) & (timeline.exchange >= 0)
     arrived = here & (segments["kind"] == Kind.RECEIVED) & timeline.fresh
     sent = here & (segments["kind"] == Kind.SENT) & (timeline.ack64 > NEVER)
     allowed = timeline.ack64 + segments["window"]
     edge = running_max(flow, allowed, where=sent, inclusive=False)
     shut = edge - running_max(flow, timeline.end64, where=arrived) < segments["mss"]
-    update = sent & shut & (allowed - edge >= segments["mss"])
+    update = sent & shut & (edge > NEVER) & (allowed - edge >= segments["mss"])
 
     watched = timeline.has_server if vantage == Vantage.CLIENT else timeline.has_client
     row = np.flatnonzero(arrived)

@@ -20,7 +20,7 @@ def claims(waits: Waits) -> list[Claims]:
     """From the holding end where it was watched, else from the delaying end; from packets at either."""
     timeline = waits.timeline
     held = waits.holds.chosen(waits.standoffs)
-    timer = waits.timer_before(np.maximum(held.ack, 0), held.vantage)
+    timer = waits.delay_before(np.maximum(held.ack, 0), held.vantage)
     told = np.where(timer > held.row, timer, held.ack)
     seen = Claims.of(
         Cause.STANDOFF,
@@ -34,16 +34,7 @@ def claims(waits: Waits) -> list[Claims]:
     )
     fired = waits.awaited_acks
     fired = fired.chosen(fired.late & fired.small & ~fired.sender_watched)
-    felt = Claims.of(
-        Cause.STANDOFF,
-        fired.exchange,
-        timeline.time[fired.data],
-        timeline.time[fired.released],
-        observed=fired.observed,
-        evidence=fired.timer,
-        holding=other(fired.vantage),
-        delaying=fired.vantage,
-    )
+    felt = waits.felt(Cause.STANDOFF, fired, delayed=True)
     clocked = waits.clocked
     late = clocked.late > np.maximum(DELAY_FLOOR_NS, timeline.min_rtt[clocked.exchange])
     clocked = clocked.chosen(clocked.small & clocked.drained & clocked.nagle & late)

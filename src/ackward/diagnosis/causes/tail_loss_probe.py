@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ackward.diagnosis.claims import Claims, other
+from ackward.diagnosis.claims import NO_END, Claims, other
 from ackward.diagnosis.holds import Waits
 from ackward.diagnosis.losses import Trigger
 from ackward.diagnosis.probing import Probes, Verdict, probes
@@ -26,7 +26,8 @@ def claims(waits: Waits) -> list[Claims]:
     spurious = found.verdict == Verdict.SPURIOUS
     held = found.repeats & found.held & (found.verdict != Verdict.USEFUL)
     repaired = waits.losses
-    explained = np.isin(repaired.row, found.row[held | (spurious & idle)])
+    # With no room at the receiver the sender waited for its window.
+    explained = np.isin(repaired.row, found.row[held | (spurious & idle) | found.shut])
     repaired = repaired.chosen((repaired.trigger == Trigger.PROBE) & ~explained)
     useful = Claims.of(
         Cause.TAIL_LOSS_PROBE,
@@ -37,8 +38,9 @@ def claims(waits: Waits) -> list[Claims]:
         evidence=repaired.row,
         holding=repaired.vantage,
     )
-    waiting = held & ~idle & _had_more(waits, found)
+    waiting = held & ~idle & ~found.shut & _had_more(waits, found)
     answered = found.chosen(waiting & spurious)
+    shut = found.chosen(found.repeats & found.shut & (found.answer >= 0))
     waited = found.chosen(waiting)
     exchange = timeline.exchange[waited.row]
     due = np.minimum(time[waited.before] + timeline.min_rtt[exchange], time[waited.row])
@@ -54,6 +56,13 @@ def claims(waits: Waits) -> list[Claims]:
             time[answered.answer],
         ),
         _claim(Cause.ACK_HOLDING, exchange, waited, due, until),
+        _claim(
+            Cause.RECEIVE_WINDOW,
+            timeline.exchange[shut.row],
+            shut,
+            time[shut.before],
+            time[shut.answer],
+        ),
     ]
 
 
@@ -77,5 +86,6 @@ def _claim(cause: Cause, exchange: Ints, found: Probes, start: Ints, end: Ints) 
         observed=False,
         evidence=found.answer,
         holding=found.vantage,
-        delaying=other(found.vantage),
+        # A window that is shut is nobody's delay: it is named as the sender's kernel names it.
+        delaying=NO_END if cause is Cause.RECEIVE_WINDOW else other(found.vantage),
     )

@@ -90,8 +90,14 @@ struct minmax {
 	struct minmax_sample s[3];
 };
 
+struct tcp_options_received {
+	u16 snd_wscale : 4;
+	u16 rcv_wscale : 4;
+};
+
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
+	struct tcp_options_received rx_opt;
 	u32 snd_wnd;
 	u32 mss_cache;
 	u32 snd_cwnd;

@@ -23,10 +23,17 @@
 #define ETH_P_IP 0x0800
 #define ETH_P_IPV6 0x86DD
 #define IPPROTO_TCP 6
+#define SYN 2 /* RFC 9293 section 3.1 */
+#define OPTION_END 0
+#define OPTION_NOP 1
+#define OPTION_SACK 5 /* RFC 2018 section 3 */
+#define OPTIONS_LONGEST 40
+#define HEADERS_LONGEST 120 /* IP and TCP, each with all options */
+#define ALIGNED_TIMES 0x0101080A /* two no-operations and a timestamp (RFC 7323 appendix A): mostly that is all */
 
 enum kind { SENT = 1, RECEIVED = 2, WRITE_HELD = 3, ACK_TIMER = 4, ESTABLISHED = 5, CLOSED = 6 };
 
-/* One thing that happened at one socket, with the socket's state beside it. 64 bytes: one cache line. */
+/* One thing that happened at one socket, with the socket's state beside it. */
 struct segment_event {
 	u64 time_ns; /* CLOCK_MONOTONIC */
 	u32 flow;
@@ -39,6 +46,9 @@ struct segment_event {
 	u32 srtt_us;
 	u32 min_rtt_us;
 	u32 peer_window;
+	u32 window; /* as the segment says, in bytes */
+	u32 sack_left; /* the first SACK block; both 0 without one */
+	u32 sack_right;
 	u16 cwnd;
 	u16 in_flight; /* segments */
 	u16 segments;  /* on the wire, if this one is split or merged by offload */
@@ -51,6 +61,7 @@ struct segment_event {
 	u8 ack_pending;
 	u8 ato; /* jiffies */
 	u8 ca_state;
+	u8 dsack; /* that block tells of a duplicate (RFC 2883) */
 };
 
 static __always_inline bool before(u32 a, u32 b)
@@ -129,15 +140,54 @@ static __always_inline struct tcp_sock *socket_in_scope(struct __sk_buff *skb, u
 	} while (0)
 
 struct segment {
-	u32 seq, ack, bytes;
+	u32 seq, ack, bytes, window, sack_left, sack_right;
 	u8 flags;
+	u8 dsack;
 };
 
-/* Sequence numbers and payload from the packet itself; false if it is not plain TCP. */
+/* Where a packet's SACK option begins; 0 if none lies between two offsets. Not static: so it is verified once, by
+ * itself, and not with each path that leads on from here. Weak: the compiler must not rely on what the verifier cannot
+ * see. */
+__weak __noinline u32 find_sack(struct __sk_buff *skb, u32 at, u32 beyond)
+{
+	u8 *data = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
+
+	for (int i = 0; i < OPTIONS_LONGEST; i++) {
+		u8 *option = data + at;
+
+		if (at > HEADERS_LONGEST || at + 2 > beyond || option + 2 > end || option[0] == OPTION_END)
+			return 0;
+		if (option[0] == OPTION_SACK)
+			return at;
+		if (option[0] != OPTION_NOP && !option[1])
+			return 0;
+		at += option[0] == OPTION_NOP ? 1 : option[1];
+	}
+	return 0;
+}
+
+/* The first SACK block, and whether it is a D-SACK: it lies below the acknowledgement number, or within the second
+ * block (RFC 2883 section 4). */
+static __always_inline void parse_sack(struct __sk_buff *skb, u32 at, struct segment *segment)
+{
+	u8 *end = (u8 *)(long)skb->data_end, *option = (u8 *)(long)skb->data + at;
+	u32 *block = (u32 *)(option + 2);
+
+	if (!at || at > HEADERS_LONGEST || option + 10 > end || option[1] < 10)
+		return;
+	segment->sack_left = bpf_ntohl(block[0]);
+	segment->sack_right = bpf_ntohl(block[1]);
+	segment->dsack = before(segment->sack_left, segment->ack);
+	if (option[1] >= 18 && option + 18 <= end)
+		segment->dsack |= !before(segment->sack_left, bpf_ntohl(block[2])) &&
+				  !before(bpf_ntohl(block[3]), segment->sack_right);
+}
+
+/* What the packet itself says; false if it is not plain TCP. The window is as sent. */
 static __always_inline bool parse(struct __sk_buff *skb, struct segment *segment)
 {
 	u8 *data = (u8 *)(long)skb->data, *end = (u8 *)(long)skb->data_end;
-	u32 offset;
+	u32 offset, length;
 
 	if (data + 20 > end)
 		return false;
@@ -158,8 +208,14 @@ static __always_inline bool parse(struct __sk_buff *skb, struct segment *segment
 	segment->seq = bpf_ntohl(*(u32 *)(data + 4));
 	segment->ack = bpf_ntohl(*(u32 *)(data + 8));
 	segment->flags = data[13];
+	segment->window = bpf_ntohs(*(u16 *)(data + 14));
+	length = (data[12] >> 4) * 4;
 	/* The length field is 0 in packets over 64 kB: trust the buffer. */
-	segment->bytes = skb->len - offset - (data[12] >> 4) * 4;
+	segment->bytes = skb->len - offset - length;
+	segment->sack_left = segment->sack_right = 0;
+	segment->dsack = 0;
+	if (length > 20 && !(length == 32 && data + 24 <= end && *(u32 *)(data + 20) == bpf_htonl(ALIGNED_TIMES)))
+		parse_sack(skb, find_sack(skb, offset + 20, offset + length), segment);
 	return true;
 }
 
@@ -173,6 +229,12 @@ static __always_inline void describe_segment(struct segment_event *event, struct
 	event->bytes = segment->bytes;
 	event->tcp_flags = segment->flags;
 	event->segments = skb->gso_segs ?: 1;
+	event->window = segment->window;
+	if (!(segment->flags & SYN)) /* RFC 7323 section 2.2: the window of a SYN is never scaled */
+		event->window <<= kind == SENT ? DIRECT_BITS(tp, rx_opt.rcv_wscale) : DIRECT_BITS(tp, rx_opt.snd_wscale);
+	event->sack_left = segment->sack_left;
+	event->sack_right = segment->sack_right;
+	event->dsack = segment->dsack;
 	STATE(event, tp, DIRECT, DIRECT_BITS);
 }
 
@@ -182,6 +244,8 @@ static __always_inline void describe_moment(struct segment_event *event, struct 
 	event->kind = kind;
 	event->tcp_flags = 0;
 	event->segments = 0;
+	event->window = event->sack_left = event->sack_right = 0;
+	event->dsack = 0;
 	STATE(event, tp, PROBED, PROBED_BITS);
 	event->seq = event->snd_nxt;
 	event->ack = BPF_CORE_READ(tp, rcv_nxt);

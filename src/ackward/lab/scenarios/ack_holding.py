@@ -17,9 +17,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Self
 
-from ackward.errors import UsageError
 from ackward.lab.peer import Shape
-from ackward.lab.scenario import Excuse, Scenario
+from ackward.lab.scenario import HINTS, READERS, Excuse, Scenario, read_settings, switch, within
 from ackward.lab.wan import Line, Wan
 from ackward.model.causes import Cause, End
 
@@ -28,15 +27,10 @@ DELAY = 2.0
 #: A full segment over the lab's veth: 1500 bytes less headers and timestamps.
 FULL = 1448
 MOST_HELD = 65_535  # EF_DYNAMIC_ACK_THRESH's own maximum
-_SWITCH = {
-    "on": True,
-    "yes": True,
-    "true": True,
-    "1": True,
-    "off": False,
-    "no": False,
-    "false": False,
-    "0": False,
+_READERS = {
+    "threshold": within(0, MOST_HELD, int),
+    "delay": lambda text: within(1, 10_000, float)(text.removesuffix("ms")),
+    "dsack": switch,
 }
 _HINTS = {
     "threshold": f"give segments from 0 to {MOST_HELD}",
@@ -64,17 +58,13 @@ class AckHolding(Scenario):
 
     def with_settings(self, settings: Iterable[str]) -> Self:
         """Also ``threshold``, ``delay`` (with or without ``ms``), ``dsack``, and ``cc`` for ``congestion``."""
-        own: dict[str, object] = {}
-        others = []
-        for setting in settings:
-            key, _, value = setting.partition("=")
-            if key in _HINTS:
-                own[key] = _read(key, value)
-            else:
-                others.append(f"congestion={value}" if key == "cc" else setting)
-        changed = super().with_settings(others)
-        assert isinstance(changed.shape, HeldShape)
-        return self.of(replace(changed.shape, **own))  # type: ignore[arg-type]  # keys are HeldShape's own
+        spelt = [
+            f"congestion={setting.removeprefix('cc=')}" if setting.startswith("cc=") else setting
+            for setting in settings
+        ]
+        given = read_settings(self.name, spelt, {**_READERS, **READERS}, {**HINTS, **_HINTS})
+        assert isinstance(self.shape, HeldShape)
+        return self.of(replace(self.shape, **given))  # type: ignore[arg-type]  # keys are HeldShape's own
 
     def of(self, shape: HeldShape) -> Self:
         """The scenario with this shape, and the link and the route that it asks for."""
@@ -89,23 +79,6 @@ class AckHolding(Scenario):
             client_metrics=("quickack", "1") if shape.threshold else (),
             sysctls={**self.sysctls, "net.ipv4.tcp_dsack": str(int(shape.dsack))},
         )
-
-
-def _read(key: str, value: str) -> object:
-    try:
-        if key == "threshold" and 0 <= int(value) <= MOST_HELD:
-            return int(value)
-        if key == "delay" and 1 <= float(value.removesuffix("ms")) <= 10_000:
-            return float(value.removesuffix("ms"))
-        if key == "dsack":
-            return _SWITCH[value.lower()]
-    except (ValueError, KeyError) as error:
-        raise _refused(key, value) from error
-    raise _refused(key, value)
-
-
-def _refused(key: str, value: str) -> UsageError:
-    return UsageError(f"--set {key}={value}: {value!r} is no value for {key}", next_step=_HINTS[key])
 
 
 SCENARIO = AckHolding(

@@ -1,0 +1,104 @@
+"""Connections whose two ends are on one host: what a bypass of the stack would be worth to them, or why it would not.
+
+Only what is certain counts: both ends were watched live, or the capture is of the loopback's own addresses. One
+address at both ends is not enough: behind NAT two hosts may show the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ackward.diagnosis.attribution import Attribution
+from ackward.diagnosis.counted import Counted
+from ackward.diagnosis.flows import Flow
+from ackward.diagnosis.partition import CAUSES
+from ackward.model.causes import Cause
+from ackward.model.report import SameHost
+from ackward.report.units import duration, plural, size
+
+#: The share of the time on the network that joined sockets take less: requests of 1 B to 1 kB took 0.6 of TCP's
+#: time, of 4 kB and more 0.45 (docs/bypass.md, `python -m benchmarks.bypass --only ask`).
+SAVED = 0.4
+#: Fewer exchanges than this say nothing of how a service talks.
+LEAST_EXCHANGES = 8
+#: Bytes of an exchange above which it is a stream: its time is that of copying, and small writes in it lose.
+LARGEST = 256 << 10
+
+
+@dataclass
+class _Service:
+    flows: int = 0
+    exchanges: int = 0
+    octets: int = 0
+    network_ns: int = 0
+    live: bool = False
+    mptcp: bool = False
+
+
+def services(seen: Attribution, fast: Mapping[int, Counted]) -> list[SameHost]:
+    """One entry for each server whose connections stay within a host, the largest gain first."""
+    flows = seen.traffic.flows
+    parts, at = seen.parts, CAUSES.index(Cause.NETWORK)
+    mine = parts.cause == at
+    network = np.bincount(seen.flow_of[mine], weights=parts.ns[mine], minlength=len(flows))
+    exchanges = np.bincount(seen.exchanges.flow_of, minlength=len(flows))
+    found: dict[str, _Service] = {}
+    for number, flow in enumerate(flows):
+        if not _stays(flow):
+            continue
+        service = found.setdefault(str(flow.server), _Service())
+        sums = fast.get(number)
+        service.flows += 1
+        service.exchanges += int(exchanges[number]) + (sums.exchanges if sums else 0)
+        service.network_ns += int(network[number]) + (sums.causes.get(Cause.NETWORK, 0) if sums else 0)
+        service.octets += flow.bytes_to_server + flow.bytes_to_client
+        service.live |= flow.client_end is not None
+        service.mptcp |= flow.mptcp
+    told = [_told(server, service) for server, service in found.items()]
+    return sorted(told, key=lambda one: -one.saves_ns)
+
+
+def _stays(flow: Flow) -> bool:
+    if flow.client_end and flow.server_end:
+        return True
+    return flow.client.address.is_loopback and flow.server.address.is_loopback
+
+
+def _told(server: str, service: _Service) -> SameHost:
+    why_not = _against(service)
+    saves = 0 if why_not else int(service.network_ns * SAVED)
+    each = service.octets // max(1, service.exchanges)
+    seen = f"{plural(service.flows, 'connection')}, {plural(service.exchanges, 'exchange')} of {size(each)}"
+    if why_not:
+        words = f"{seen}: {why_not}"
+    else:
+        words = (
+            f"{seen}: past the stack they would take about {duration(saves // service.exchanges)} less each, "
+            f"{duration(saves)} in all"
+        )
+    port = server.rpartition(":")[2]
+    return SameHost(
+        server=server,
+        known_by="both ends" if service.live else "loopback",
+        flows=service.flows,
+        exchanges=service.exchanges,
+        saves_ns=saves,
+        words=words,
+        command=None if why_not else f"ackward fix bypass --port {port} --dry-run",
+    )
+
+
+def _against(service: _Service) -> str:
+    """Why a bypass is not proposed; empty if it is."""
+    if service.mptcp:
+        return "MPTCP, which no bypass can join"
+    if service.exchanges < LEAST_EXCHANGES:
+        return "too few exchanges to tell whether a bypass would pay"
+    if service.octets > LARGEST * service.exchanges:
+        return "they stream; small writes in a stream are slower past the stack"
+    if service.network_ns <= 0:
+        return "none of their time is spent in the stack"
+    return ""
