@@ -16,6 +16,7 @@ import pytest
 from tests.kernel.lab_hosts import ACKWARD, ackward, ackward_json, program
 
 from ackward.kernel.namespaces import Namespace
+from ackward.kernel.probes import cgroup2_mount
 from ackward.lab import run as lab
 from ackward.lab.peer import Shape
 from ackward.lab.topology import TwoHosts
@@ -123,24 +124,13 @@ def test_watch_can_be_narrowed_to_a_process(hosts):
     assert report["findings"][0]["holding_end"] == "client"
 
 
-def test_watch_can_be_narrowed_to_a_cgroup(hosts):
-    from ackward.kernel.probes import cgroup2_mount
-
-    group = cgroup2_mount() / f"ackward-test-{os.getpid()}"
+@contextmanager
+def a_cgroup(name):
+    """A cgroup of the v2 hierarchy, and the words in front of a command that is to run in it."""
+    group = cgroup2_mount() / name
     group.mkdir()
     try:
-        inside = ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"]
-        shape = Shape(rounds=10_000)
-        with lab.server(hosts, shape):
-            argv = [*inside, *lab.peer_command("load", hosts.server_address(4), shape)]
-            with (
-                program(hosts.client, argv) as load,
-                program(hosts.client, lab.peer_command("load", hosts.server_address(4), shape)) as other,
-            ):
-                load.stdout.readline()
-                other.stdout.readline()
-                report = ackward_json("watch", "--cgroup", group.name, "--for", "1500ms")
-        assert len(report["flows"]) == 1
+        yield group.name, ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"]
     finally:
         deadline = time.monotonic() + 5
         while True:
@@ -152,20 +142,58 @@ def test_watch_can_be_narrowed_to_a_cgroup(hosts):
                 time.sleep(0.01)
 
 
+def test_watch_can_be_narrowed_to_a_cgroup(hosts):
+    shape = Shape(rounds=10_000)
+    with a_cgroup(f"ackward-test-{os.getpid()}") as (group, inside), lab.server(hosts, shape):
+        load = lab.peer_command("load", hosts.server_address(4), shape)
+        with program(hosts.client, [*inside, *load]) as mine, program(hosts.client, load) as other:
+            mine.stdout.readline()
+            other.stdout.readline()
+            report = ackward_json("watch", "--cgroup", group, "--for", "1500ms")
+    assert len(report["flows"]) == 1
+
+
+def test_a_watched_cgroup_has_the_connections_that_it_accepts_and_no_others(hosts):
+    shape, container = Shape(rounds=20, nagle=False), f"{os.getpid():08x}" * 8
+    serve = lab.peer_command("serve", "::", shape)
+    with (
+        a_cgroup(container) as (group, inside),
+        program(hosts.server, [*inside, *serve]) as server,
+        program(hosts.client, serve) as elsewhere,
+        subprocess.Popen(
+            [ACKWARD, "watch", "--cgroup", group, "--for", "2s", "--json"], stdout=subprocess.PIPE, text=True
+        ) as watch,
+    ):
+        assert server.stdout.readline() == elsewhere.stdout.readline() == "ready\n"
+        _wait_until_attached(watch.pid)
+        for host, address in (
+            (hosts.client, hosts.server_address(4)),
+            (hosts.server, hosts.client_address(4)),
+        ):
+            with program(host, lab.peer_command("load", address, shape)) as load:
+                assert load.wait(timeout=30) == 0
+        flows = json.loads(watch.communicate(timeout=30)[0])["flows"]
+    assert [flow["server_process"]["container"] for flow in flows] == [container[:12]]
+
+
 def test_ctrl_c_ends_early_and_still_reports(hosts):
     with traffic(hosts, Shape(rounds=20)):
         process = subprocess.Popen(
             [ACKWARD, "watch", "--port", "7000", "--for", "10m", "--json"], stdout=subprocess.PIPE, text=True
         )
-        deadline = time.monotonic() + 20
-        while not _has_attached(process.pid):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        _wait_until_attached(process.pid)
         time.sleep(1)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=30)
     assert process.returncode == 0
     assert json.loads(output)["exchanges"] > 5
+
+
+def _wait_until_attached(pid: int) -> None:
+    deadline = time.monotonic() + 20
+    while not _has_attached(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def _has_attached(pid: int) -> bool:
@@ -310,8 +338,6 @@ def test_serve_and_load_are_the_two_halves(hosts):
 )
 def test_what_the_kernel_lacks_is_named_and_nothing_changes(hide, words):
     """In a mount namespace of its own the machine seems to lack it."""
-    from ackward.kernel.probes import cgroup2_mount
-
     script = f"{hide.format(cgroup2=cgroup2_mount())} && exec {ACKWARD} watch --for 100ms"
     done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 3

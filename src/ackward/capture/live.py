@@ -83,9 +83,10 @@ class LiveCapture:
                     "the address of tcp_delack_timer is hidden (kernel.kptr_restrict): delayed ACKs are inferred"
                 )
             settings = struct.pack(
-                "=QQIHH",
+                "=QQQIHH",
                 timer or 0,
                 self.scope.slow_ns,
+                self.scope.cgroup.stat().st_ino if self.scope.cgroup else 0,
                 self.scope.netns.inode if self.scope.netns else 0,
                 self.scope.port or 0,
                 0,

@@ -15,6 +15,7 @@
  * Slots are taken atomically; the exchange's phase is not, because request and answer of one exchange cannot be in
  * both hooks at once: the answer is caused by the request.
  */
+#include "cgroup.h"
 #include "tcp_segment.h"
 
 char LICENSE[] SEC("license") = "GPL";
@@ -81,8 +82,9 @@ struct socket_record {
 const volatile struct {
 	u64 ack_timer; /* address of tcp_delack_timer, 0 if unknown */
 	u64 slow_ns;
-	u32 netns; /* 0: any */
-	u16 port;  /* 0: any */
+	u64 cgroup; /* its id; 0: any */
+	u32 netns;  /* 0: any */
+	u16 port;   /* 0: any */
 	u16 unused;
 } settings = {};
 
@@ -481,7 +483,11 @@ int state_changed(struct bpf_raw_tracepoint_args *ctx)
 	}
 	if (!record) {
 		struct flow_record who = { .role = old == TCP_SYN_SENT ? ROLE_CLIENT : ROLE_SERVER, .role_seen = 1 };
+		struct cgroup___cgroup *cgroup = cgroup_of(sk);
 
+		if (settings.cgroup && !below_cgroup(cgroup, settings.cgroup))
+			return 0;
+		who.cgroup_id = BPF_CORE_READ(cgroup, kn, id);
 		IDENTITY(&who, sk, BPF_CORE_READ);
 		who.netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
 		if (!in_scope(settings.netns, settings.port, who.netns, who.local_port, who.remote_port))

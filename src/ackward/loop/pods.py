@@ -72,8 +72,7 @@ def scope_of(pod: Pod, scope: Scope) -> Scope:
 def named(recording: Recording, pod: Pod) -> Recording:
     """The recording of a pod, with pod, container and node beside each socket.
 
-    On the node's network those are left out that are not known to be the pod's: the kernel tells of new connections
-    whatever cgroup they are of.
+    On the node's network those are left out that are not known to be the pod's.
     """
     known = {container.id[:_SHORT]: container.name for container in _known(pod)}
     node = os.environ.get(_NODE) or os.uname().nodename
@@ -105,7 +104,7 @@ def _known(pod: Pod) -> tuple[Container, ...]:
 
 
 def _container_of(owner: Owner, containers: Mapping[str, str]) -> str | None:
-    """By the process's cgroups, of any hierarchy: a connection that was accepted comes without the id of its cgroup."""
+    """By the process's cgroups, of any hierarchy: where containers have cgroups of v1, the socket's v2 id tells none."""
     if owner.pid is None:
         return None
     try:
