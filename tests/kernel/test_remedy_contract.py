@@ -28,9 +28,19 @@ from ackward.errors import PartlyChanged, Refused, Unavailable, UnknownName
 from ackward.kernel import background
 from ackward.kernel.background import start_time_of
 from ackward.kernel.namespaces import Namespace, resolve, temporary
+from ackward.model.bypass import Hazard
+from ackward.model.gateways import Diverted, GatewayScope, Queued, Widened
 from ackward.model.pins import ProcessPins
 from ackward.model.plan import Ending, Lasting, Plan, Receipt, State
-from ackward.model.scopes import CapScope, PortScope, RouteScope, Scope, SocketScope, WindowScope
+from ackward.model.scopes import (
+    BypassScope,
+    CapScope,
+    PortScope,
+    RouteScope,
+    Scope,
+    SocketScope,
+    WindowScope,
+)
 from ackward.remedies import receipts
 from ackward.remedies.clearance import undo_all
 from ackward.remedies.lasting import lease
@@ -62,6 +72,24 @@ SCOPES: dict[str, list[Scope]] = {
     "initcwnd": [
         WindowScope(segments=30, after_idle=True),
         WindowScope(to="203.0.113.0/24", segments=30),
+    ],
+    "gateway": [
+        GatewayScope(
+            pid=os.getpid(),
+            start_time=start_time_of(os.getpid()),
+            diverted=(Diverted(network="203.0.113.0/24", interface="lo", first_port=80, last_port=90),),
+            queued=(Queued(network="2001:db8::/64", first_port=443, last_port=443, queue=7),),
+            widened=(Widened(network="203.0.113.0/24", segments=40),),
+        )
+    ],
+    # All hazards accepted: the contract is not about what the self-test finds.
+    "bypass": [
+        BypassScope(
+            ports=(7300, 7310),
+            to="127.0.0.0/8",
+            cgroup=f"/{steering_hosts.CGROUP.name}",
+            accepted=tuple(Hazard),
+        )
     ],
 }
 
@@ -513,6 +541,9 @@ class TestCommands:
         if isinstance(case.scope, PortScope):
             return ["--port", str(case.scope.port)]
         options = ["--to", case.scope.to] if case.scope.to else []
+        if isinstance(case.scope, BypassScope):
+            options += ["--port", "{}-{}".format(*case.scope.ports), "--cgroup", case.scope.cgroup]
+            options += ["--accept", ",".join(case.scope.accepted)]
         if isinstance(case.scope, SocketScope):
             options += ["--port", "{}-{}".format(*case.scope.ports)] if case.scope.ports else []
             options += ["--cgroup", case.scope.cgroup] if case.scope.cgroup else []
@@ -525,8 +556,8 @@ class TestCommands:
         return options
 
     def test_fix_status_undo(self, case: Case, host: Namespace, capsys: pytest.CaptureFixture[str]) -> None:
-        if case.remedy.name == "pin":
-            pytest.skip("programs ask for it: there is no `ackward fix pin`")
+        if case.remedy.name in ("pin", "gateway"):
+            pytest.skip(f"programs ask for it: there is no `ackward fix {case.remedy.name}`")
         before = state(host)
         fix = ["fix", case.remedy.name, "--netns", host.name, *self.options(case)]
         assert cli.run([*fix, "--dry-run"]) == 0

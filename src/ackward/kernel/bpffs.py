@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from ackward.errors import Unavailable
+from ackward.kernel.bpf_syscall import AttachType
 from ackward.kernel.libbpf import library
 from ackward.kernel.machine import LINUX, Machine
 from ackward.kernel.questions import MOUNTS, mounts
@@ -119,3 +120,17 @@ class CgroupLink(Pinnable):
     def detach(self) -> None:
         """Take the program off its hook now, whoever else holds the link."""
         _checked(library().bpf_link_detach(self.fd), "bpf link")
+
+
+class NamespaceLink(Pinnable):
+    """A program attached to the socket lookup of a network namespace (BPF_SK_LOOKUP)."""
+
+    @classmethod
+    def attach(cls, program: int, namespace: Path) -> Self:
+        """Attach the program of that descriptor behind those that are attached there already."""
+        descriptor = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            made = library().bpf_link_create(program, descriptor, AttachType.SK_LOOKUP, None)
+            return cls(_checked(made, f"{namespace} (sk_lookup)"))
+        finally:
+            os.close(descriptor)

@@ -32,6 +32,7 @@ _SIGNATURES: dict[str, tuple[object, list[object]]] = {
     "bpf_program__set_autoload": (c.c_int, [_POINTER, c.c_bool]),
     "bpf_program__attach": (_POINTER, [_POINTER]),
     "bpf_program__attach_cgroup": (_POINTER, [_POINTER, c.c_int]),
+    "bpf_prog_attach": (c.c_int, [c.c_int, c.c_int, c.c_int, c.c_uint]),
     "bpf_link__destroy": (c.c_int, [_POINTER]),
     "bpf_map__fd": (c.c_int, [_POINTER]),
     "bpf_map__key_size": (c.c_uint32, [_POINTER]),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ackward.remedies.transaction import Remedy
 
 #: Each has a package here whose ``apply`` module holds ``REMEDY``.
-NAMES = ("quickack", "nodelay", "initcwnd", "pin")
+NAMES = ("quickack", "nodelay", "initcwnd", "pin", "bypass", "gateway")
 
 
 def load(name: str) -> Remedy:

@@ -271,7 +271,7 @@ def sweep(remedy: str, namespace: Namespace, directory: Path) -> transaction.Swe
     removed = []
     ours = [hook for hook in hooks() if hook.receipt.startswith(f"{remedy}-")]
     cookie = transaction.identify(namespace).cookie if ours else None
-    alive = _cookies() if any(hook.netns != cookie for hook in ours) else set()
+    alive = cookies() if any(hook.netns != cookie for hook in ours) else set()
     for hook in ours:
         has_receipt = (directory / f"{hook.receipt}.json").exists()
         if hook.netns != cookie and (hook.netns in alive or has_receipt):
@@ -288,7 +288,7 @@ def sweep(remedy: str, namespace: Namespace, directory: Path) -> transaction.Swe
     return transaction.Swept(tuple(removed))
 
 
-def _cookies() -> set[int]:
+def cookies() -> set[int]:
     """The cookies of all namespaces in sight."""
     found = set()
     for namespace in in_sight():

@@ -1,0 +1,89 @@
+"""What an engine counted and holds, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ackward.remedies.bypass.rules import Counters, Manner, Service, Survey
+
+#: Why ends stayed out, and why messages of members went over TCP, by the counter's name.
+_KEPT_OUT = {
+    "out_of_scope": "out of scope",
+    "forbidden": "excluded",
+    "mptcp": "multipath",
+    "fast_open": "TCP Fast Open",
+    "other_owner": "in somebody else's sock map",
+    "has_ulp": "with an upper-layer protocol (kTLS)",
+    "table_full": "no room in the table",
+    "sampled": "while their service is learned",
+    "streams": "of services that stream",
+    "blocks": "whose program blocks in recv()",
+    "peculiar": "with socket options that a sock map ignores",
+    "wrote_early": "whose client wrote at once",
+}
+_OVER_TCP = {
+    "passed_unpaired": "before the other end had joined",
+    "passed_behind": "behind others on TCP",
+    "passed_full": "the reader's queue was full",
+    "passed_many": "too many messages in the reader's queue",
+    "passed_memory": "TCP's memory was short",
+    "passed_window": "the reader's window was small",
+    "passed_closing": "an end was closing",
+    "passed_stopped": "while undone",
+}
+
+
+_MANNERS = {
+    Manner.UNDECIDED: "is being learned",
+    Manner.JOINS: "joins",
+    Manner.STREAMS: "stays on TCP (it streams)",
+    Manner.BLOCKS: "stays on TCP (its program blocks in recv())",
+    Manner.PECULIAR: "stays on TCP (socket options that a sock map ignores)",
+}
+#: Services that one line of status names.
+_NAMED = 5
+
+
+def words(counters: Counters, survey: Survey, services: Sequence[Service] = ()) -> str:
+    """One line for ``ackward status``."""
+    parts = [
+        f"{_counted(survey.connections, 'connection')} joined now, {counters.joined // 2} ever",
+        f"{_counted(counters.redirected, 'message')} and {counters.redirected_bytes} bytes redirected",
+    ]
+    if survey.waiting_bytes:
+        parts.append(
+            f"{survey.waiting_bytes} bytes queued for {_counted(survey.waiting_ends, 'reader')}, "
+            f"{survey.most_waiting_bytes} for one at most"
+        )
+    if reasons := _reasons(counters, _OVER_TCP):
+        parts.append(f"over TCP: {reasons}")
+    if reasons := _reasons(counters, _KEPT_OUT):
+        parts.append(f"kept out: {reasons}")
+    named = sorted(services, key=lambda service: (service.port, service.cgroup))
+    parts += [f"port {service.port} {_MANNERS[service.manner]}" for service in named[:_NAMED]]
+    if len(named) > _NAMED:
+        parts.append(f"{len(named) - _NAMED} more services")
+    return "; ".join(parts)
+
+
+def drained(survey: Survey) -> str:
+    """What is left of an engine whose pins go."""
+    if not survey.ends:
+        return "no connection was joined any more"
+    left = f"{_counted(survey.connections, 'connection')} went back to TCP"
+    if survey.waiting_bytes:
+        left += (
+            f", draining: {survey.waiting_bytes} bytes stay queued for "
+            f"{_counted(survey.waiting_ends, 'reader')} that has not read them yet"
+        )
+    return left
+
+
+def _reasons(counters: Counters, names: dict[str, str]) -> str:
+    return ", ".join(
+        f"{count} {names[name]}" for name, count in counters._asdict().items() if name in names and count
+    )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
