@@ -22,6 +22,7 @@
  *  - No verdict but SK_PASS: what cannot be redirected goes over TCP. Another owner's sockets are not touched.
  */
 #include "bypass_types.h"
+#include "cgroup.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -33,7 +34,6 @@ char LICENSE[] SEC("license") = "GPL";
 #define PSOCK_POINTER (~7UL) /* SK_USER_DATA_PTRMASK, include/net/sock.h */
 #define IS_PSOCK 4	     /* SK_USER_DATA_PSOCK */
 #define CONNECTIONS 65536
-#define DEEPEST 32 /* cgroups above a socket's that are looked at */
 #define RULES 8
 #define MOST_SKIPPED 4095 /* sk_skb_adjust_room(), net/core/filter.c */
 #define LARGEST_SEGMENT 524280 /* GSO_MAX_SIZE */
@@ -272,19 +272,6 @@ static __always_inline bool in_ports(const struct ports *ports, u16 port)
 	return port >= ports->first && port <= ports->last;
 }
 
-static __always_inline bool below_cgroup(struct cgroup___bypass *cgroup, u64 id)
-{
-	for (int i = 0; i < DEEPEST && cgroup; i++) {
-		struct cgroup_subsys_state___bypass *parent;
-
-		if (BPF_CORE_READ(cgroup, kn, id) == id)
-			return true;
-		parent = BPF_CORE_READ(cgroup, self.parent);
-		cgroup = parent ? BPF_CORE_READ(parent, cgroup) : NULL;
-	}
-	return false;
-}
-
 static __always_inline u64 netns_of(const struct sock_common *common)
 {
 	struct net___bypass *net = (void *)BPF_CORE_READ((const struct sock_common___bypass *)common, skc_net.net);
@@ -302,7 +289,7 @@ static __always_inline u32 met_by(const struct scope *scope, const struct sock_c
 		met |= OF_PORT;
 	if (scope->asked & OF_NETNS && netns_of(common) == scope->netns)
 		met |= OF_NETNS;
-	if (scope->asked & OF_CGROUP && below_cgroup(BPF_CORE_READ(owner, sk_cgrp_data.cgroup), scope->cgroup))
+	if (scope->asked & OF_CGROUP && below_cgroup(cgroup_of(owner), scope->cgroup))
 		met |= OF_CGROUP;
 	if (scope->asked & TO_NETWORK) {
 		mapped(address, common, !server);
@@ -439,7 +426,7 @@ static __always_inline void offer(const struct scope *scope, struct bpf_sock_ops
 		return;
 	}
 	pair.met = met_by(scope, common, listener, true, port);
-	pair.service.cgroup = BPF_CORE_READ(listener, sk_cgrp_data.cgroup, kn, id);
+	pair.service.cgroup = BPF_CORE_READ(cgroup_of(listener), kn, id);
 	pair.service.port = port;
 	pair.manner = manner_of(scope, &pair.service);
 	numbers.client = BPF_CORE_READ(request, rcv_isn);

@@ -14,26 +14,6 @@
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-struct kernfs_node___bypass {
-	u64 id;
-};
-
-struct cgroup___bypass;
-
-struct cgroup_subsys_state___bypass {
-	struct cgroup___bypass *cgroup;
-	struct cgroup_subsys_state___bypass *parent;
-};
-
-struct cgroup___bypass {
-	struct cgroup_subsys_state___bypass self;
-	struct kernfs_node___bypass *kn;
-};
-
-struct sock_cgroup_data___bypass {
-	struct cgroup___bypass *cgroup;
-};
-
 struct net___bypass {
 	u64 net_cookie;
 };
@@ -90,7 +70,6 @@ struct sock___bypass {
 	int sk_err;
 	u8 sk_shutdown;
 	void *sk_user_data;
-	struct sock_cgroup_data___bypass sk_cgrp_data;
 };
 
 /* The request socks of a server that has seen a SYN: no socket yet. */
