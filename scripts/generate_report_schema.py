@@ -8,9 +8,14 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from ackward.gateway.status import GatewayStatus
+from ackward.model.bypass import Capabilities
+from ackward.model.bypass_lab import BypassReport
 from ackward.model.comparison import Comparison
 from ackward.model.doctor import DoctorReport
 from ackward.model.lab import LabReport
+from ackward.model.node import NodeChange, NodeStatus
+from ackward.model.ocean import OceanReport
 from ackward.model.prediction import AckPrediction
 from ackward.model.report import Report
 from ackward.model.sockets import SocketReport
@@ -29,6 +34,12 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "quickack-toggle": ToggleReport,
     "prediction": AckPrediction,
     "split": SplitPrediction,
+    "bypass-capabilities": Capabilities,
+    "bypass": BypassReport,
+    "gateway": GatewayStatus,
+    "ocean": OceanReport,
+    "node-status": NodeStatus,
+    "node-change": NodeChange,
 }
 
 

@@ -29,6 +29,8 @@ COMMANDS = {
     "status": "the remedies in force, read back from the kernel",
     "undo": "take remedies back",
     "predict": "what a model says without a kernel: ACK rules against each other, split TCP",
+    "gateway": "split TCP: run, look at, or drain a gateway",
+    "node": "quickack for the pods of a Kubernetes node: CNI plugin and agent",
     "lab": "reproduce stalls on this kernel, in network namespaces of their own",
 }
 

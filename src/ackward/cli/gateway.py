@@ -1,0 +1,173 @@
+"""``ackward gateway``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ackward.cli.output import data, print_json, talk
+
+if TYPE_CHECKING:
+    from ackward.gateway.config import Gateway
+    from ackward.gateway.status import GatewayStatus
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Split TCP over gateways near both ends. docs/gateway.md explains it; `ackward predict split` says whether it "
+    "would pay.",
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+Name = Annotated[str | None, typer.Argument(help="which gateway, where several run here")]
+
+
+@app.command(
+    epilog="Examples:\n\nackward gateway run --config /etc/ackward/gateway.toml\n\n"
+    "ackward gateway run --listen 0.0.0.0:443 --target app.example:443     one gateway alone"
+)
+def run(
+    config: Annotated[Path | None, typer.Option(help="the configuration, TOML")] = None,
+    listen: Annotated[
+        str | None, typer.Option(help="one gateway alone: where clients connect", metavar="HOST:PORT")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="... and where their connections go", metavar="HOST:PORT")
+    ] = None,
+    faithful: Annotated[
+        bool, typer.Option("--faithful", help="... and connect a client only once the server has answered")
+    ] = False,
+    no_early: Annotated[
+        bool,
+        typer.Option("--no-early", help="... and begin the far connection only once the client is connected"),
+    ] = False,
+    name: Annotated[str, typer.Option(help="... and its name, for `status` and `drain`")] = "gateway",
+    check: Annotated[bool, typer.Option("--check", help="only check configuration and keys")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Be a gateway until SIGTERM, which lets open connections finish. One log line a connection on stdout.
+
+    SIGHUP reads the key files anew. Needs root for early, faithful and transparent.
+    """
+    from ackward.gateway.config import load, load_keys
+
+    flags = _flags(listen, target, name, faithful=faithful, early=not no_early)
+    gateway = _of_flags(flags) if config is None else load(_alone(config, flags))
+    if check:
+        keys = load_keys(gateway)
+        if as_json:
+            ids = {peer: [key.identity.hex() for key in several] for peer, several in keys.items()}
+            print_json(json.dumps({"name": gateway.name, "keys": ids}))
+        else:
+            data.print(f"{gateway.name}: configuration and keys are good", markup=False)
+        return
+    from ackward.gateway.service import run as serve
+
+    serve(
+        gateway,
+        ready=lambda: talk.print(f"gateway {gateway.name} is running; Ctrl-C drains it", markup=False),
+    )
+
+
+def _flags(
+    listen: str | None, target: str | None, name: str, *, faithful: bool, early: bool
+) -> Mapping[str, object]:
+    given = {"address": listen, "target": target}
+    return {
+        "name": name,
+        "steps": {"early": early},
+        "listen": [
+            {k: v for k, v in given.items() if v} | {"answer": "faithful" if faithful else "optimistic"}
+        ]
+        if any(given.values())
+        else [],
+    }
+
+
+def _alone(config: Path, flags: Mapping[str, object]) -> Path:
+    if flags["listen"]:
+        from ackward.errors import UsageError
+
+        raise UsageError(
+            "--listen and --target are for one gateway alone, without --config",
+            consequence="nothing was started",
+            next_step="write a [[listen]] into the configuration",
+        )
+    return config
+
+
+def _of_flags(flags: Mapping[str, object]) -> Gateway:
+    from ackward.errors import UsageError
+    from ackward.gateway.config import check
+
+    if not flags["listen"]:
+        raise UsageError(
+            "neither --config nor --listen says what to do",
+            consequence="nothing was started",
+            next_step="`ackward gateway run --config gateway.toml`, or --listen HOST:PORT --target HOST:PORT",
+        )
+    return check(flags, Path("command line"))
+
+
+@app.command(epilog="Example: ackward gateway status --json | jq .counters")
+def status(name: Name = None, as_json: AsJson = False) -> None:
+    """What a running gateway does: connections, legs, pool, how connections ended. Root only."""
+    from ackward.gateway.control import ask
+    from ackward.gateway.status import GatewayStatus
+
+    seen = GatewayStatus.model_validate(ask(name, "status"))
+    if as_json:
+        print_json(seen.to_json())
+        return
+    for line in _lines(seen):
+        data.print(line, markup=False)
+
+
+def _lines(seen: GatewayStatus) -> list[str]:
+    from ackward.report.units import duration
+
+    steps = ", ".join(step for step, on in seen.steps.items() if on) or "none"
+    lines = [
+        f"{seen.name}: {seen.state} for {duration(round(seen.seconds * 1e9))}, pid {seen.pid}; steps: {steps}"
+    ]
+    for listener in seen.listeners:
+        via = f" via {listener.peer}" if listener.peer else ""
+        lines.append(
+            f"  listens   {listener.name} -> {listener.destination or 'as asked'}{via}, {listener.answer}"
+        )
+    if seen.exit:
+        lines.append(f"  exit      {seen.exit}")
+    for peer in seen.peers:
+        allowed = ", ".join(peer.allow) or "nothing"
+        lines.append(f"  peer      {peer.name} {peer.address or '(connects to us)'}, may reach {allowed}")
+    lines += [f"  {count:>12,}  {name.replace('_', ' ')}" for name, count in seen.counters.items() if count]
+    return lines
+
+
+@app.command(epilog="Example: ackward gateway drain")
+def drain(name: Name = None, as_json: AsJson = False) -> None:
+    """Take no new connections and end when the old ones have; what SIGTERM does. Does not wait. Root only."""
+    from ackward.gateway.control import ask
+
+    answer = ask(name, "drain")
+    if as_json:
+        print_json(json.dumps(answer))
+    else:
+        talk.print("draining; `ackward gateway status` shows what is still open")
+
+
+@app.command(epilog="Example: ackward gateway key /etc/ackward/blr.key")
+def key(path: Annotated[Path, typer.Argument(help="the new file")], as_json: AsJson = False) -> None:
+    """Make a key for two gateways: a file to be copied to the other one over a safe way."""
+    from ackward.gateway.keys import make_key
+
+    made = make_key(path)
+    if as_json:
+        print_json(json.dumps({"path": str(path), "id": made.identity.hex()}))
+    else:
+        data.print(f"{path}: key {made.identity.hex()}", markup=False)

@@ -1,0 +1,1 @@
+"""Split TCP: gateways that end connections near both ends and join over authenticated legs."""

@@ -1,0 +1,314 @@
+"""What a gateway is told: ``gateway.toml``, checked field by field.
+
+The schema is the classes below; docs/gateway.md explains it by example. Everything that names a file or a host is only
+read here; keys are read by :func:`load_keys`, names are resolved by ``names``. Unknown fields are errors.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    model_validator,
+)
+
+from ackward.errors import UsageError
+from ackward.gateway.allow import AllowList, read_ports, read_rule
+from ackward.gateway.keys import Key, read_key
+
+#: A configuration is written by hand.
+_LONGEST_FILE = 1 << 20
+
+
+class Endpoint(BaseModel):
+    """``HOST:PORT``: an address (IPv6 in brackets) or, for something to connect to, a name."""
+
+    model_config = ConfigDict(frozen=True)
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """As it is written."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_address(self) -> bool:
+        """Whether the host needs no DNS."""
+        try:
+            ip_address(self.host)
+        except ValueError:
+            return False
+        return True
+
+
+def read_endpoint(text: object) -> object:
+    """``HOST:PORT`` as the fields of an :class:`Endpoint`; raises ValueError in words."""
+    if not isinstance(text, str):
+        return text
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or (":" in host and not bracketed):
+        raise ValueError(f"{text!r} is no HOST:PORT, such as 10.0.0.1:443 or [fd00::1]:443")
+    if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+        raise ValueError(f"{port!r} is no port between 1 and 65535")
+    if (
+        len(host) > 253
+        or not all(letter.isalnum() or letter in "-.:_" for letter in host)
+        or not host.isascii()
+    ):
+        raise ValueError(f"{host!r} is no address and no host name")
+    return {"host": host, "port": int(port)}
+
+
+def _no_name(endpoint: Endpoint) -> Endpoint:
+    if not endpoint.is_address:
+        raise ValueError(f"{endpoint.host!r} is no address: listen on an address, such as 0.0.0.0 or [::]")
+    return endpoint
+
+
+def _ports(text: object) -> range:
+    return read_ports(str(text))
+
+
+def _allow(rules: object) -> AllowList:
+    if isinstance(rules, AllowList):
+        return rules
+    if not isinstance(rules, list) or not all(isinstance(rule, str) for rule in rules):
+        raise ValueError('a list such as ["10.1.0.0/16:443"] is due')
+    return AllowList(tuple(map(read_rule, rules)))
+
+
+def _network(text: str) -> str:
+    return str(ip_network(text))
+
+
+Remote = Annotated[Endpoint, BeforeValidator(read_endpoint)]
+Local = Annotated[Endpoint, BeforeValidator(read_endpoint), AfterValidator(_no_name)]
+Ports = Annotated[range, BeforeValidator(_ports)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+Interface = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.@-]{1,15}$")]  # IFNAMSIZ
+Congestion = Annotated[str, Field(pattern=r"^[a-z0-9_]{0,15}$")]  # TCP_CA_NAME_MAX; empty: the host's own
+Network = Annotated[str, AfterValidator(_network)]
+Seconds = Annotated[float, Field(gt=0, le=7 * 86400, allow_inf_nan=False)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class Steps(_Part):
+    """What a gateway does beside splitting, each step with a switch of its own; :mod:`~ackward.gateway.settings`."""
+
+    early: StrictBool = True
+    pool: StrictBool = True
+    window: StrictBool = True
+    splice: StrictBool = True
+
+
+class Pool(_Part):
+    """Legs that are connected beforehand: at least ``least`` idle ones, more as the load asks, up to ``most``."""
+
+    least: int = Field(4, ge=1, le=4096)
+    most: int = Field(256, ge=1, le=16384)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Pool:
+        if self.least > self.most:
+            raise ValueError(f"least ({self.least}) is above most ({self.most})")
+        return self
+
+
+class Peer(_Part):
+    """Another gateway. ``address`` is where to connect to it, ``allow`` where it may connect to through this one.
+
+    ``keys`` are files: the first is used for connecting, every one is accepted.
+    """
+
+    keys: tuple[Path, ...] = Field(min_length=1)
+    address: Remote | None = None
+    allow: Annotated[AllowList, BeforeValidator(_allow)] = AllowList()
+    pool: Pool = Pool()
+    congestion: Congestion = ""
+    mptcp: StrictBool = False
+
+
+class Listen(_Part):
+    """Where clients connect: a fixed port (``address``, ``target``), or a whole network (``transparent``).
+
+    ``via`` is the peer; without it the gateway connects to the destination itself (one gateway alone). ``answer``:
+    ``optimistic`` connects the client at once, ``faithful`` once the server has answered. A transparent listener
+    takes what comes in at ``interface`` for ``ports`` of the network; with ``keep_client`` the server sees the
+    client's address.
+    """
+
+    name: Name | None = None
+    address: Local | None = None
+    target: Remote | None = None
+    transparent: IPv4Network | IPv6Network | None = None
+    interface: Interface | None = None
+    ports: tuple[Ports, ...] = (range(1, 65536),)
+    keep_client: StrictBool = False
+    via: Name | None = None
+    answer: Literal["optimistic", "faithful"] = "optimistic"
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Listen:
+        if bool(self.address) == bool(self.transparent):
+            raise ValueError("give either address and target, or transparent and interface")
+        if bool(self.address) != bool(self.target):
+            raise ValueError("address needs a target, and transparent has none: the destination is kept")
+        if bool(self.transparent) != bool(self.interface):
+            raise ValueError("transparent needs the interface where clients come in, and address has none")
+        if self.address and (self.keep_client or "ports" in self.model_fields_set):
+            raise ValueError("keep_client and ports belong to transparent")
+        return self
+
+
+class Exit(_Part):
+    """Where other gateways connect: their legs end here.
+
+    ``networks`` are where they connect from: the routes there get the initial window. ``returns`` lets a peer ask for
+    connections from its clients' own addresses: for each network of clients, the interface where answers come in.
+    """
+
+    address: Local
+    networks: tuple[Network, ...] = ()
+    congestion: Congestion = ""
+    mptcp: StrictBool = False
+    returns: Mapping[Network, Interface] = Field(default_factory=dict)
+
+
+class Buffers(_Part):
+    """Bytes that the kernel may hold for one connection, its own overhead included; together less than 8 MB."""
+
+    near: int = Field(2_000_000, ge=1 << 14, le=1 << 28)
+    leg: int = Field(4_900_000, ge=1 << 14, le=1 << 28)
+    pipe: int = Field(1 << 20, ge=4096, le=1 << 20)
+
+
+class Limits(_Part):
+    """Bounds, seconds where they are times; ``early_*`` and ``leg_*`` hold what strangers can cause, per worker."""
+
+    connect: Seconds = 5.0
+    idle: Seconds = 3600.0
+    keepalive: int = Field(60, ge=1, le=32767)  # MAX_TCP_KEEPIDLE, include/net/tcp.h
+    connections: int = Field(50_000, ge=1, le=1_000_000)
+    early_pending: int = Field(1_024, ge=1, le=1_000_000)
+    early_rate: float = Field(2_000.0, gt=0, le=1e6, allow_inf_nan=False)
+    leg_handshake: Seconds = 5.0
+    leg_handshakes: int = Field(4_096, ge=1, le=100_000)
+    drain: Seconds = 60.0
+
+
+class Metrics(_Part):
+    """Where Prometheus asks; by default nowhere."""
+
+    address: Local
+
+
+class Gateway(_Part):
+    """A whole configuration."""
+
+    name: Name = "gateway"
+    workers: int = Field(1, ge=1, le=256)
+    steps: Steps = Steps()
+    initial_window: int = Field(1000, ge=1, le=1000)  # segments, of legs with the step window
+    buffers: Buffers = Buffers()
+    listen: tuple[Listen, ...] = ()
+    exit: Exit | None = None
+    peers: Mapping[Name, Peer] = Field(default_factory=dict, alias="peer")
+    limits: Limits = Limits()
+    metrics: Metrics | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Gateway:
+        if not self.listen and self.exit is None:
+            raise ValueError("nothing to do: give a [[listen]] (entry) or an [exit], or both")
+        for number, listen in enumerate(self.listen):
+            if listen.via is not None and (
+                listen.via not in self.peers or not self.peers[listen.via].address
+            ):
+                raise ValueError(f"listen.{number}.via: there is no [peer.{listen.via}] with an address")
+        if self.exit and not self.peers:
+            raise ValueError("exit: without a [peer.NAME] with keys nobody may connect")
+        if self.exit and self.steps.window and not self.exit.networks:
+            raise ValueError("exit.networks: say where the entries connect from, or set steps.window = false")
+        return self
+
+
+def load(path: Path) -> Gateway:
+    """Read and check a configuration; raises :class:`UsageError` that names every wrong field with its path."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(_LONGEST_FILE + 1)
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read: {error.strerror}",
+            consequence="the gateway does not start",
+            next_step="docs/gateway.md shows a configuration",
+        ) from error
+    if len(text) > _LONGEST_FILE:
+        raise UsageError(f"{path} is longer than 1 MiB", next_step="name a gateway.toml")
+    try:
+        given = tomllib.loads(text.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no TOML: {error}", next_step="docs/gateway.md shows one") from error
+    return check(given, path)
+
+
+def check(given: Mapping[str, object], path: Path) -> Gateway:
+    """The configuration in these tables; ``path`` is for messages, and relative key files are looked up beside it."""
+    try:
+        gateway = Gateway.model_validate(given)
+    except ValidationError as error:
+        wrong = "; ".join(_complaint(dict(one)) for one in error.errors())
+        raise UsageError(
+            f"{path}: {wrong}",
+            consequence="nothing was changed",
+            next_step="docs/gateway.md lists every field",
+        ) from error
+    peers = {
+        name: peer.model_copy(update={"keys": tuple(path.parent / key for key in peer.keys)})
+        for name, peer in gateway.peers.items()
+    }
+    return gateway.model_copy(update={"peers": peers})
+
+
+def _complaint(error: Mapping[str, Any]) -> str:
+    place = ".".join(map(str, error["loc"]))
+    words = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        words = "there is no such field"
+    given = error.get("input")
+    shown = (
+        f" (given: {given!r})" if isinstance(given, (str, int, float, bool)) and len(repr(given)) < 80 else ""
+    )
+    return f"{place}: {words}{shown}" if place else f"{words}"
+
+
+def load_keys(gateway: Gateway) -> dict[str, tuple[Key, ...]]:
+    """Every peer's keys, read now; raises :class:`UsageError`, also where two peers share a key."""
+    owners: dict[bytes, str] = {}
+    keys: dict[str, tuple[Key, ...]] = {}
+    for name, peer in gateway.peers.items():
+        keys[name] = tuple(map(read_key, peer.keys))
+        for key in keys[name]:
+            if owners.setdefault(key.identity, name) != name:
+                raise UsageError(
+                    f"peer.{name}.keys: {key.path} holds the key of peer.{owners[key.identity]}",
+                    consequence="this gateway could not tell them apart",
+                    next_step="a key for each peer: `ackward gateway key FILE`",
+                )
+    return keys

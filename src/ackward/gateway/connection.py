@@ -1,0 +1,251 @@
+"""One client's connection: its socket and an attempt become a relay; its end becomes a record and a number."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+from ackward.gateway.counters import Count
+from ackward.gateway.relay import Relay
+from ackward.gateway.resources import Resources
+from ackward.gateway.settings import Address, ConnectionRecord, End
+from ackward.gateway.sockets import Socket, set_keepalive
+from ackward.gateway.upstream import Attempt
+
+
+class Origin(Protocol):
+    """Where connections come from: what their records say of it, and who is told what became of the attempt."""
+
+    name: str
+    peer: str
+
+    def joined(self) -> None:
+        """The far side is connected; payload may follow. Raises OSError when the near side is gone."""
+
+    def refused(self, near: Socket, end: End) -> None:
+        """The far side was not connected, for this reason: ``near`` is the origin's to end."""
+
+
+def tell_unjoined(
+    resources: Resources,
+    origin: Origin,
+    client: Address,
+    destination: Address,
+    began: float | None,
+    end: End,
+) -> None:
+    """Count and tell the end of what never became a connection; ``began``: by a SYN, at that moment."""
+    resources.counters.end(end)
+    resources.hooks.ended(
+        ConnectionRecord(
+            listener=origin.name,
+            client=client,
+            destination=destination,
+            peer=origin.peer,
+            early=began is not None,
+            to_server=0,
+            to_client=0,
+            seconds=0.0 if began is None else time.monotonic() - began,
+            connect_seconds=None,
+            end=end,
+        )
+    )
+
+
+class Connections:
+    """All open connections of a worker; ends those that rest too long."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._open: set[Connection] = set()
+        self._every = min(30.0, max(0.05, resources.settings.limits.idle / 8))
+        resources.loop.after(self._every, self._look)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(self._open)
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for another."""
+        return len(self._open) >= self._resources.settings.limits.connections
+
+    def add(self, connection: Connection) -> None:
+        """It begins."""
+        self._open.add(connection)
+        self._resources.counters.set(Count.CONNECTIONS, len(self._open))
+
+    def remove(self, connection: Connection) -> None:
+        """It is over."""
+        self._open.discard(connection)
+        self._resources.counters.set(Count.CONNECTIONS, len(self._open))
+
+    def _look(self) -> None:
+        loop, pipes = self._resources.loop, self._resources.pipes
+        since = loop.now - self._resources.settings.limits.idle
+        for connection in list(self._open):
+            if connection.rests_since < since:
+                connection.abort(End.IDLE)
+            else:
+                connection.stays()
+        self._resources.counters.set(Count.PIPES, pipes.open)
+        self._resources.counters.set(Count.PIPES_NOT_EMPTY, pipes.refused)
+        loop.after(self._every, self._look)
+
+    def abort_all(self) -> None:
+        """End all of them now."""
+        for connection in list(self._open):
+            connection.abort(End.STOPPED)
+
+
+class Connection:
+    """From the client's socket to the record."""
+
+    __slots__ = (
+        "_attempt",
+        "_began",
+        "_connected",
+        "_connections",
+        "_early",
+        "_near",
+        "_near_events",
+        "_origin",
+        "_relay",
+        "_resources",
+        "_stays",
+        "client",
+        "destination",
+    )
+
+    def __init__(
+        self,
+        resources: Resources,
+        connections: Connections,
+        origin: Origin,
+        near: Socket,
+        client: Address,
+        destination: Address,
+        attempt: Attempt,
+        *,
+        began: float | None = None,
+        near_events: int | None = None,
+    ) -> None:
+        """``began``: the moment of the SYN that began the attempt; None: it began now."""
+        self._resources, self._connections, self._origin = resources, connections, origin
+        self._near: Socket | None = near
+        self._near_events = near_events
+        self.client, self.destination = client, destination
+        self._attempt: Attempt | None = attempt
+        self._early = began is not None
+        self._began = time.monotonic() if began is None else began
+        self._connected: float | None = None
+        self._relay: Relay | None = None
+        self._stays = False
+        connections.add(self)
+        if attempt.usable or attempt.end is not None:
+            self._changed()
+        else:
+            attempt.watch(self._changed)
+
+    @property
+    def rests_since(self) -> float:
+        """The moment of its last bytes, or infinity while it is not connected: that has a limit of its own."""
+        return self._relay.active if self._relay else float("inf")
+
+    def stays(self) -> None:
+        """It lasts: from now on a far side that has vanished must be noticed."""
+        if self._relay is not None and not self._stays:
+            self._stays = True
+            set_keepalive(self._relay.far, self._resources.settings.limits)
+
+    @property
+    def listener(self) -> str:
+        """Where it came in."""
+        return self._origin.name
+
+    @property
+    def moved(self) -> tuple[int, int]:
+        """Payload bytes to the server and to the client so far."""
+        return (self._relay.up.moved, self._relay.down.moved) if self._relay else (0, 0)
+
+    @property
+    def held(self) -> int:
+        """Bytes between the sockets."""
+        return self._relay.held if self._relay else 0
+
+    @property
+    def seconds(self) -> float:
+        """How long it has lasted."""
+        return time.monotonic() - self._began
+
+    def _changed(self) -> None:
+        attempt = self._attempt
+        assert attempt is not None
+        near = self._near
+        assert near is not None
+        if attempt.end is not None:
+            self._attempt = self._near = None
+            self._origin.refused(near, attempt.end)
+            self._ended(attempt.end)
+            return
+        if not attempt.usable:
+            return
+        try:
+            self._origin.joined()
+        except OSError:
+            self.abort(End.CLIENT_RESET)
+            return
+        far, events, gate = attempt.take()
+        self._attempt = self._near = None
+        self._connected = time.monotonic()
+        resources = self._resources
+        self._relay = Relay(
+            resources.loop,
+            resources.pipes,
+            near,
+            far,
+            self._ended,
+            gate=gate,
+            near_events=self._near_events,
+            far_events=events,
+            splice=resources.settings.steps.splice,
+        )
+        self._relay.start()
+
+    def abort(self, end: End) -> None:
+        """End it now; the client gets a reset, and so does the far side."""
+        if self._relay is not None:
+            self._relay.abort(end)
+            return
+        if self._attempt is not None:
+            self._attempt.abandon()
+            self._attempt = None
+        if self._near is not None:
+            self._resources.loop.discard(self._near)
+            self._near = None
+        self._ended(end)
+
+    def _ended(self, end: End) -> None:
+        self._connections.remove(self)
+        to_server, to_client = self.moved
+        counters = self._resources.counters
+        counters.add(Count.TO_SERVER, to_server)
+        counters.add(Count.TO_CLIENT, to_client)
+        counters.end(end)
+        self._resources.hooks.ended(
+            ConnectionRecord(
+                listener=self._origin.name,
+                client=self.client,
+                destination=self.destination,
+                peer=self._origin.peer,
+                early=self._early,
+                to_server=to_server,
+                to_client=to_client,
+                seconds=self.seconds,
+                connect_seconds=None if self._connected is None else self._connected - self._began,
+                end=end,
+            )
+        )

@@ -1,0 +1,171 @@
+"""The gateway's control socket: what ``ackward gateway status`` and ``drain`` talk to. Root only.
+
+A request is one line of JSON, ``{"do": "status"}``, and so is the answer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ackward.errors import PrivilegeMissing, Unavailable, UnknownName, UsageError
+
+DIRECTORY = Path("/run/ackward/gateway")
+_LONGEST = 4096
+#: A request is sent in one piece by a program of ours; whoever takes longer is none.
+_PATIENCE = 1.0
+#: Answers wait for every worker's.
+_ANSWER_PATIENCE = 10.0
+_LONGEST_ANSWER = 16 << 20
+
+Answer = Callable[[str], dict[str, Any]]
+
+
+def path_of(name: str) -> Path:
+    """The control socket of the gateway of that name."""
+    return DIRECTORY / f"{name}.sock"
+
+
+def running() -> list[str]:
+    """The names of the gateways that run here; what killed ones left is removed."""
+    with suppress(FileNotFoundError, PermissionError):
+        return [path.stem for path in sorted(DIRECTORY.glob("*.sock")) if _lives(path)]
+    return []
+
+
+def _lives(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return False
+        except OSError:
+            return True  # not ours to ask
+    return True
+
+
+class Control:
+    """The listening end. ``answer`` carries a request out."""
+
+    def __init__(self, name: str, answer: Answer) -> None:
+        self._path, self._answer = path_of(name), answer
+        DIRECTORY.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = DIRECTORY.stat()
+        if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+            raise Unavailable(
+                f"others can write to {DIRECTORY}",
+                consequence="the control socket would not be safe there",
+                next_step=f"`chown root {DIRECTORY} && chmod 700 {DIRECTORY}`",
+            )
+        self._take_over(name)
+        running()  # whatever killed gateways left here goes with the next start of any
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        mask = os.umask(0o177)
+        try:
+            self.socket.bind(str(self._path))
+        finally:
+            os.umask(mask)
+        self._identity = self._path.stat().st_ino
+        self.socket.listen(128)
+        self.socket.settimeout(0)
+
+    def _take_over(self, name: str) -> None:
+        """Remove the socket of a gateway that was killed; refuse to run beside one that lives."""
+        try:
+            if not stat.S_ISSOCK(self._path.lstat().st_mode):
+                raise UsageError(f"{self._path} is no socket", next_step="remove it, or choose another name")
+        except FileNotFoundError:
+            return
+        if not _lives(self._path):
+            return
+        raise UsageError(
+            f"a gateway named {name!r} runs already",
+            consequence="nothing was started",
+            next_step=f"give this one another `name`, or stop that one: `ackward gateway drain {name}`",
+        )
+
+    def serve(self) -> None:
+        """Answer who waits; one that does not behave is closed."""
+        while True:
+            try:
+                client, _ = self.socket.accept()
+            except BlockingIOError:
+                return
+            with client:
+                client.settimeout(_PATIENCE)
+                with suppress(OSError):
+                    self._serve_one(client)
+
+    def _serve_one(self, client: socket.socket) -> None:
+        _, uid, _ = struct.unpack(
+            "3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        )
+        if uid not in (0, os.geteuid()):
+            return
+        line = client.makefile("rb").readline(_LONGEST)
+        try:
+            wanted = str(json.loads(line)["do"])
+        except (ValueError, KeyError, TypeError):
+            answer: dict[str, Any] = {"error": "no request"}
+        else:
+            answer = self._answer(wanted)
+        client.sendall(json.dumps(answer).encode() + b"\n")
+
+    def close(self) -> None:
+        """Take the socket away, unless somebody else's is there by now."""
+        self.socket.close()
+        with suppress(FileNotFoundError):
+            if self._path.stat().st_ino == self._identity:
+                self._path.unlink()
+
+
+def ask(name: str | None, what: str) -> dict[str, Any]:
+    """Ask a running gateway; ``name`` None: the only one there is. Raises an :class:`~ackward.errors.AckwardError`."""
+    name = name or _only()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_ANSWER_PATIENCE)
+        try:
+            connection.connect(str(path_of(name)))
+            connection.sendall(json.dumps({"do": what}).encode() + b"\n")
+            line = connection.makefile("rb").readline(_LONGEST_ANSWER)
+        except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, BrokenPipeError) as error:
+            known = ", ".join(running()) or "none"
+            raise UnknownName(
+                f"no gateway named {name!r} runs here (seen: {known})",
+                next_step="`ackward gateway run --config gateway.toml` starts one",
+            ) from error
+        except PermissionError as error:
+            raise PrivilegeMissing.for_this_command(
+                f"{path_of(name)} may not be opened", consequence="the gateway was not asked"
+            ) from error
+        except (TimeoutError, BlockingIOError) as error:  # the latter: too many ask already
+            raise Unavailable(
+                f"the gateway {name!r} does not answer",
+                consequence="nothing is known of it",
+                next_step="look at its log; its workers may be overloaded",
+            ) from error
+    if not line:
+        raise PrivilegeMissing.for_this_command(
+            f"the gateway {name!r} answers only its own user and root", consequence="it was not asked"
+        )
+    answer: dict[str, Any] = json.loads(line)
+    return answer
+
+
+def _only() -> str:
+    names = running()
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise UnknownName(
+            "no gateway runs here", next_step="`ackward gateway run --config gateway.toml` starts one"
+        )
+    raise UsageError(f"several gateways run here: {', '.join(names)}", next_step="name one of them")

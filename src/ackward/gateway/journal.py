@@ -1,0 +1,146 @@
+"""The gateway's log: one line a connection, and what strangers do wrong once, then counted.
+
+Workers hand lines to the supervisor over a datagram socket and never wait for it: a terminal that was stopped, or a
+full pipe, must not hold up connections. How many lines found no room is told as soon as there is some. Names from
+outside are made visible (:mod:`ackward.report.names`): no line of the log can be forged by somebody else's name.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator, Mapping
+
+from ackward.gateway.allow import AllowList
+from ackward.gateway.protocol import LegFailed
+from ackward.gateway.protocol_messages import Open
+from ackward.gateway.settings import Address, ConnectionRecord, LegFailure
+from ackward.report.names import visible
+
+#: How long a repeated complaint is only counted, seconds, and how many different ones are told apart meanwhile.
+QUIET_SECONDS = 60.0
+MOST_COMPLAINTS = 256
+#: Longer lines are cut.
+LONGEST = 1000
+
+
+def address(place: Address) -> str:
+    """``HOST:PORT``, IPv6 in brackets."""
+    host, port = place
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def connection_line(record: ConnectionRecord) -> str:
+    """A connection that is over, as ``key=value`` in one line."""
+    connected = "-" if record.connect_seconds is None else f"{record.connect_seconds:.6f}"
+    return visible(
+        f"connection listener={record.listener} client={address(record.client)} "
+        f"destination={address(record.destination)} peer={record.peer or '-'} early={'yes' if record.early else 'no'} "
+        f"to_server={record.to_server} to_client={record.to_client} connected={connected} "
+        f"lasted={record.seconds:.6f} end={str(record.end).replace(' ', '-')}"
+    )
+
+
+def failure_line(failure: LegFailure) -> str:
+    """A leg that did not come to be."""
+    error = failure.error
+    reason = error.reason.name.lower().replace("_", "-") if isinstance(error, LegFailed) else "network"
+    who = failure.peer or "a stranger"
+    words = str(error) if isinstance(error, LegFailed) else error.strerror or str(error)
+    return visible(f"leg with={who} at={address(failure.address)} failed={reason}: {words}")
+
+
+class Once:
+    """Says each complaint at once and then, for a while, only counts it. Never holds more than a few."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+        self._counts: dict[tuple[str, ...], int] = {}
+        self._lines: dict[tuple[str, ...], str] = {}
+
+    def lines(self, key: tuple[str, ...], line: str, now: float) -> Iterator[str]:
+        """What is to be written now because of this complaint; ``now`` in monotonic seconds."""
+        if now >= self._until:
+            yield from self.summary()
+            self._until = now + QUIET_SECONDS
+        if key not in self._counts and len(self._counts) >= MOST_COMPLAINTS:
+            key, line = ("others",), "more complaints about others than can be told apart"
+        count = self._counts[key] = self._counts.get(key, 0) + 1
+        self._lines[key] = line
+        if count == 1:
+            yield line
+
+    def summary(self) -> Iterator[str]:
+        """What was only counted, and begin anew."""
+        for key, count in self._counts.items():
+            if count > 1:
+                yield f"{self._lines[key]} ({count - 1} times more)"
+        self._counts.clear()
+        self._lines.clear()
+
+
+class Journal:
+    """Both ends of the way from the workers to the log; made before they are forked."""
+
+    def __init__(self) -> None:
+        self.reader, self._writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        for end in (self.reader, self._writer):
+            end.settimeout(0)
+        self._writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+        self._lost = 0
+
+    def write(self, line: str) -> None:
+        """Hand a line over, or lose it."""
+        try:
+            if self._lost:
+                self._writer.send(f"log lines lost={self._lost}".encode())
+                self._lost = 0
+            self._writer.send(line[:LONGEST].encode())
+        except BlockingIOError:
+            self._lost += 1
+
+    def read(self) -> Iterator[str]:
+        """What waits to be written."""
+        while True:
+            try:
+                yield self.reader.recv(8 * LONGEST).decode()
+            except BlockingIOError:
+                return
+
+    def close(self) -> None:
+        """Close both ends."""
+        self.reader.close()
+        self._writer.close()
+
+
+class WorkerHooks:
+    """What a worker tells and asks: :class:`ackward.gateway.settings.Hooks`."""
+
+    def __init__(self, journal: Journal, allow: Mapping[str, AllowList], *, connections: bool = True) -> None:
+        self._journal, self._allow, self._connections = journal, allow, connections
+        self._once = Once()
+
+    def ended(self, record: ConnectionRecord) -> None:
+        """One line."""
+        if self._connections:
+            self._journal.write(connection_line(record))
+
+    def leg_failed(self, failure: LegFailure) -> None:
+        """One line for the first of its kind."""
+        error = failure.error
+        kind = error.reason.name if isinstance(error, LegFailed) else type(error).__name__
+        # Not by what strangers can choose: their port, and the key that they name.
+        self._complain((failure.peer, failure.address[0], kind), failure_line(failure))
+
+    def permits(self, peer: str, wanted: Open) -> bool:
+        """Whether the peer's allow-list has the destination; a refusal is told once."""
+        host, port = wanted.destination
+        if self._allow.get(peer, AllowList()).permits(host, port):
+            return True
+        place = address((str(host), port))
+        self._complain((peer, place), f"forbidden peer={peer} destination={place}: not in peer.{peer}.allow")
+        return False
+
+    def _complain(self, key: tuple[str, ...], line: str) -> None:
+        for each in self._once.lines(key, line, time.monotonic()):
+            self._journal.write(each)

@@ -1,0 +1,282 @@
+"""A gateway from start to end: configuration, supervisor, control socket, log, signals.
+
+SIGTERM and SIGINT drain: no new connections, the old ones finish, for at most ``limits.drain`` seconds; a second one
+ends at once. SIGHUP reads the key files anew. Nothing here touches a payload, and nothing that fails here after the
+start touches a connection.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from ackward.errors import AckwardError, Unavailable
+from ackward.gateway import metrics
+from ackward.gateway.assembling import Keys, accepted, assemble, listener_name, to_resolve
+from ackward.gateway.config import Endpoint, Gateway, load_keys
+from ackward.gateway.control import Control
+from ackward.gateway.journal import Journal, WorkerHooks, address
+from ackward.gateway.names import Names
+from ackward.gateway.processes import Gateway as Supervisor
+from ackward.gateway.settings import Address
+from ackward.gateway.status import GatewayStatus, ListenerStatus, PeerStatus
+from ackward.report.names import visible
+
+#: How often the workers are looked at, seconds.
+_BEAT = 0.5
+#: How long the log's lines are gathered when there are many, seconds.
+_GATHERING = 0.05
+
+
+class Log:
+    """Lines with their moment; to a reader that does not read they are lost, and nothing waits."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lost = 0
+
+    def write(self, *lines: str) -> None:
+        """These lines, or some of them."""
+        moment = datetime.now(UTC).isoformat(timespec="milliseconds")
+        waiting: list[bytes] = []
+        size = count = 0
+        for line in lines:
+            data = f"{moment} {line}\n".encode()
+            if size + len(data) > select.PIPE_BUF:
+                self._put(b"".join(waiting), count, moment)
+                waiting.clear()
+                size = count = 0
+            waiting.append(data)
+            size += len(data)
+            count += 1
+        if count:
+            self._put(b"".join(waiting), count, moment)
+
+    def _put(self, data: bytes, lines: int, moment: str) -> None:
+        """At most PIPE_BUF bytes: a pipe that select() calls writable takes as many without waiting (pipe(7))."""
+        try:
+            if not select.select([], [self._descriptor], [], 0)[1]:
+                self._lost += lines
+                return
+            if self._lost:
+                os.write(self._descriptor, f"{moment} log lines lost={self._lost}\n".encode())
+                self._lost = 0
+                self._put(data, lines, moment)
+                return
+            os.write(self._descriptor, data)
+        except OSError:
+            self._lost += lines  # the reader is gone: the gateway is not
+
+
+def run(config: Gateway, *, ready: Callable[[], None] = lambda: None) -> None:
+    """Be the gateway until it has drained. Raises an :class:`~ackward.errors.AckwardError` if it cannot start."""
+    keys = load_keys(config)
+    log = Log(sys.stdout.fileno())
+    with ExitStack() as stack:
+        journal = Journal()
+        stack.callback(journal.close)
+        service = _Service(config, keys, journal, log)
+        service.start(stack)
+        log.write(f"started name={config.name} pid={os.getpid()}")
+        ready()
+        service.serve()
+        log.write("ended")
+
+
+class _Service:
+    def __init__(self, config: Gateway, keys: Keys, journal: Journal, log: Log) -> None:
+        self._config, self._keys, self._journal, self._log = config, keys, journal, log
+        self._began = time.monotonic()
+        self._deadline: float | None = None
+        self._ending = False
+        self._wanted: list[Callable[[], None]] = []
+        self._wake_reader, self._wake = socket.socketpair()
+        for end in (self._wake_reader, self._wake):
+            end.settimeout(0)
+
+    def start(self, stack: ExitStack) -> None:
+        """Everything that can fail, before the first client."""
+        stack.callback(self._wake_reader.close)
+        stack.callback(self._wake.close)
+        # Before the workers: it refuses a second gateway of this name.
+        self._control = Control(self._config.name, self._answer)
+        stack.callback(self._control.close)
+        fields = dict(to_resolve(self._config))
+        self._names = Names(fields.values(), self._say_later, self._changed_later)
+        self._names.start()
+        stack.callback(self._names.stop)
+        self._require_peers(fields)
+        hooks = WorkerHooks(self._journal, {name: peer.allow for name, peer in self._config.peers.items()})
+        settings = assemble(self._config, self._keys, self._names.resolved)
+        self._supervisor = stack.enter_context(Supervisor(settings, hooks))
+        if self._config.metrics:
+            collector = metrics.GatewayCollector(
+                self._supervisor.counters, lambda: self._deadline is not None
+            )
+            server, _ = metrics.serve(self._config.metrics.address, collector)
+            stack.callback(server.shutdown)
+            stack.callback(server.server_close)
+
+    def _require_peers(self, fields: Mapping[str, Endpoint]) -> None:
+        for field, endpoint in fields.items():
+            if field.startswith("peer.") and self._names.resolved[endpoint] is None:
+                raise Unavailable(
+                    f"{field}: the name {endpoint.host} does not resolve",
+                    consequence="no leg could be connected; nothing was started",
+                    next_step="look at /etc/resolv.conf, or write the address",
+                )
+
+    def serve(self) -> None:
+        """Until every worker has ended."""
+        with selectors.DefaultSelector() as selector, self._signals():
+            selector.register(self._control.socket, selectors.EVENT_READ, self._control.serve)
+            selector.register(self._wake_reader, selectors.EVENT_READ, self._carry_out)
+            selector.register(self._journal.reader, selectors.EVENT_READ)
+            while not self._supervisor.wait(0):
+                ready = selector.select(_BEAT if self._journal.reader in selector.get_map() else _GATHERING)
+                for key, _ in ready:
+                    if key.data:
+                        key.data()
+                self._gather(selector, {key.fileobj for key, _ in ready})
+                if self._ending or (self._deadline is not None and time.monotonic() > self._deadline):
+                    self._log.write("ended before all connections were")
+                    break
+        self._write_lines()
+
+    def _gather(self, selector: selectors.BaseSelector, ready: set[object]) -> None:
+        """Write a line at once; those that follow close behind together: a wake-up for each would cost the workers."""
+        reader = self._journal.reader
+        if reader in ready:
+            self._write_lines()
+            selector.unregister(reader)
+        elif reader not in selector.get_map():
+            self._write_lines()
+            selector.register(reader, selectors.EVENT_READ)
+
+    def _write_lines(self) -> None:
+        self._log.write(*self._journal.read())
+
+    # What other threads and signal handlers ask for is done in the loop.
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        orders = {
+            signal.SIGTERM: self._drain,
+            signal.SIGINT: self._drain,
+            signal.SIGHUP: self._reload,
+        }
+        before = {
+            number: signal.signal(number, lambda *_, order=order: self._later(order))
+            for number, order in orders.items()
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _later(self, order: Callable[[], None]) -> None:
+        self._wanted.append(order)
+        try:
+            self._wake.send(b"!")
+        except BlockingIOError:
+            return  # it is awake
+
+    def _carry_out(self) -> None:
+        self._wake_reader.recv(4096)
+        while self._wanted:
+            self._wanted.pop(0)()
+
+    def _say_later(self, words: str) -> None:
+        self._later(lambda: self._log.write(visible(words)))
+
+    def _changed_later(self, endpoint: Endpoint, now: Address) -> None:
+        self._later(lambda: self._redirect(endpoint, now))
+
+    def _redirect(self, endpoint: Endpoint, now: Address) -> None:
+        for number, listen in enumerate(self._config.listen):
+            if listen.target == endpoint:
+                self._supervisor.tell(
+                    {"do": "resolved", "listener": listener_name(number, listen), "address": now}
+                )
+        for name, peer in self._config.peers.items():
+            if peer.address == endpoint:
+                self._supervisor.tell({"do": "resolved", "peer": name, "address": now})
+
+    def _drain(self) -> None:
+        if self._deadline is not None:
+            self._ending = True
+            return
+        self._deadline = time.monotonic() + self._config.limits.drain
+        open_now = self._supervisor.counters.as_dict()["connections"]
+        self._log.write(f"draining connections={open_now} seconds={self._config.limits.drain:g}")
+        self._supervisor.tell({"do": "drain"})
+
+    def _reload(self) -> None:
+        """A bad key file leaves the old keys in use."""
+        try:
+            keys = load_keys(self._config)
+        except AckwardError as error:
+            self._log.write(visible(f"keys not read: {error}; the old ones stay in use"))
+            return
+        self._keys = keys
+        used = {name: several[0].secret for name, several in keys.items()}
+        self._supervisor.tell({"do": "keys", "accepted": accepted(keys), "used": used})
+        ids = "; ".join(
+            f"{name} {' '.join(key.identity.hex() for key in several)}" for name, several in keys.items()
+        )
+        self._log.write(f"keys read: {ids}")
+
+    def _answer(self, wanted: str) -> dict[str, Any]:
+        if wanted == "drain":
+            if self._deadline is None:
+                self._later(self._drain)
+            return {"draining": True}
+        if wanted == "status":
+            return self.status().model_dump(mode="json", by_alias=True)
+        return {"error": f"nothing is known of {wanted!r}"}
+
+    def status(self) -> GatewayStatus:
+        """What there is to say now."""
+        config = self._config
+        return GatewayStatus(
+            name=config.name,
+            pid=os.getpid(),
+            state="running" if self._deadline is None else "draining",
+            seconds=round(time.monotonic() - self._began, 3),
+            steps=config.steps.model_dump(),
+            listeners=[
+                ListenerStatus(
+                    name=listener_name(number, listen),
+                    destination=self._shown(listen.target),
+                    peer=listen.via,
+                    answer=listen.answer,
+                )
+                for number, listen in enumerate(config.listen)
+            ],
+            exit=str(config.exit.address) if config.exit else None,
+            peers=[
+                PeerStatus(
+                    name=name,
+                    address=self._shown(peer.address),
+                    keys=[key.identity.hex() for key in self._keys[name]],
+                    allow=[str(rule) for rule in peer.allow.rules],
+                )
+                for name, peer in config.peers.items()
+            ],
+            counters=self._supervisor.counters.as_dict(),
+            workers=self._supervisor.ask({"do": "status"}),
+        )
+
+    def _shown(self, endpoint: Endpoint | None) -> str | None:
+        place = self._names.resolved.get(endpoint) if endpoint else None
+        return address(place) if place else None

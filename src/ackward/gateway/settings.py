@@ -1,0 +1,217 @@
+"""What a gateway is told: plain frozen values. ``config.py`` makes them from a file or flags, and checks them.
+
+Addresses are numeric: names are resolved by the supervisor, never by a worker, whose loop nothing may hold up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from ackward.gateway.protocol import Known, LegFailed
+from ackward.gateway.protocol_messages import Open
+
+#: A numeric IP address and a port.
+Address = tuple[str, int]
+
+
+class End(StrEnum):
+    """Why a connection ended."""
+
+    DONE = "done"  # both directions ended in order
+    CLIENT_RESET = "reset by client"
+    SERVER_RESET = "reset by server"
+    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+    CONNECT_TIMEOUT = "connect timeout"
+    FORBIDDEN = "forbidden"
+    BUSY = "busy"
+    FAILED = "failed"
+    IDLE = "idle"
+    LEG_LOST = "leg lost"  # the leg or its peer was gone before the connection was made
+    UNCLAIMED = "unclaimed"  # begun by a SYN whose connection never came
+    STOPPED = "stopped"  # the gateway was ended
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRecord:
+    """What there is to say about a connection when it is over.
+
+    Bytes are payload, ``to_server`` what was handed to the far side. ``seconds`` is its whole time in the gateway,
+    ``connect_seconds`` from its beginning until the far side was connected (None: it never was).
+    """
+
+    listener: str
+    client: Address
+    destination: Address
+    peer: str
+    early: bool
+    to_server: int
+    to_client: int
+    seconds: float
+    connect_seconds: float | None
+    end: End
+
+
+@dataclass(frozen=True, slots=True)
+class LegFailure:
+    """A leg that did not come to be. ``peer`` is empty where it did not say who it is."""
+
+    peer: str
+    address: Address
+    error: LegFailed | OSError
+
+
+class Hooks(Protocol):
+    """What a worker tells and asks. Made before the fork and called in each worker; must not block."""
+
+    def ended(self, record: ConnectionRecord) -> None:
+        """A connection is over."""
+
+    def leg_failed(self, failure: LegFailure) -> None:
+        """A leg's handshake failed, at either end."""
+
+    def permits(self, peer: str, wanted: Open) -> bool:
+        """Whether this peer may have a connection to there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The talk's steps, each its own switch. Splitting itself is what a gateway is."""
+
+    early: bool = True
+    pool: bool = True
+    window: bool = True
+    splice: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Buffers:
+    """Bytes that the kernel may hold for one connection, its own overhead included.
+
+    The receive buffer of one leg, a pipe and the send buffer of the other are what a slow reader can fill: together
+    less than 8 MB.
+    """
+
+    near: int = 2_000_000
+    leg: int = 4_900_000
+    pipe: int = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Times in seconds. ``early_*`` bound what SYNs alone can cause, per worker."""
+
+    connect: float = 5.0
+    idle: float = 3600.0
+    keepalive: tuple[int, int, int] = (60, 10, 6)  # idle, interval, probes: TCP_KEEP*
+    connections: int = 50_000
+    early_pending: int = 1_024
+    early_wait: float = 3.0
+    early_rate: float = 2_000.0
+    leg_handshake: float = 5.0
+    leg_handshakes: int = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class FixedListener:
+    """A port of ours, and where its connections go: to ``destination``, through ``peer`` or (empty) directly.
+
+    ``destination`` is None while its name has never been resolved.
+    """
+
+    name: str
+    bind: Address
+    destination: Address | None
+    peer: str = ""
+    faithful: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TransparentListener:
+    """All addresses of ``network`` (CIDR), as they come in at ``interface``; the destination is the client's own.
+
+    ``ports`` are ranges, first and last; ``keep_client``: the far connection comes from the client's address.
+    """
+
+    name: str
+    network: str
+    interface: str
+    ports: tuple[tuple[int, int], ...] = ((1, 65535),)
+    peer: str = ""
+    faithful: bool = False
+    keep_client: bool = False
+
+
+Listener = FixedListener | TransparentListener
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSize:
+    """Idle legs that one worker keeps: at least, and at most when the load asks for more."""
+
+    least: int = 4
+    most: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSettings:
+    """The gateway at the far end of legs. ``key`` is the one that we use."""
+
+    name: str
+    address: Address
+    key: bytes
+    pool: PoolSize = PoolSize()
+    congestion: str = ""  # empty: the host's default
+    mptcp: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ExitSettings:
+    """Where legs arrive, from ``networks`` (CIDRs): the routes to there get the initial window.
+
+    ``keep_client``: connections from the clients' own addresses are made for entries that ask for it; ``returns``: the
+    networks of these clients, and the interface at which the answers to them come in.
+    """
+
+    bind: Address
+    keys: Mapping[bytes, Known]
+    networks: tuple[str, ...] = ()
+    congestion: str = ""
+    mptcp: bool = False
+    keep_client: bool = False
+    returns: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One gateway. ``segments`` is the initial window of legs with the step ``window``."""
+
+    listeners: tuple[Listener, ...] = ()
+    peers: tuple[PeerSettings, ...] = ()
+    exits: tuple[ExitSettings, ...] = ()
+    steps: Steps = Steps()
+    buffers: Buffers = Buffers()
+    limits: Limits = Limits()
+    workers: int = 1
+    segments: int = 1000
+
+
+@dataclass(slots=True)
+class QuietHooks:
+    """Hooks for a gateway without anybody who listens; ``allow`` decides at the exit."""
+
+    allow: Callable[[str, Open], bool] = lambda _peer, _wanted: False
+    records: list[ConnectionRecord] = field(default_factory=list)
+
+    def ended(self, record: ConnectionRecord) -> None:
+        """Nobody is told."""
+
+    def leg_failed(self, failure: LegFailure) -> None:
+        """Nobody is told."""
+
+    def permits(self, peer: str, wanted: Open) -> bool:
+        """As ``allow`` says."""
+        return self.allow(peer, wanted)

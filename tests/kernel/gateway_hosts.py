@@ -1,0 +1,177 @@
+"""A server and two gateways in one namespace of their own, all on its loopback: the real command line, real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tests.kernel.lab_hosts import ACKWARD
+
+from ackward.errors import AckwardError
+from ackward.gateway import control
+from ackward.gateway.keys import make_key
+from ackward.kernel.namespaces import Namespace, call_inside, command_inside, temporary
+
+ENTRY, EXIT, SERVER = 7000, 7001, 7002
+
+
+def until(told: Callable[[], object], what: str, seconds: float = 10.0) -> object:
+    """Poll until ``told()`` is true; gives what it gave."""
+    deadline = time.monotonic() + seconds
+    while not (seen := told()):
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.01)
+    return seen
+
+
+class Gateways:
+    """Both gateways, each a process that can be started, killed and asked."""
+
+    def __init__(self, host: Namespace, directory: Path, stack: ExitStack) -> None:
+        self.host, self.directory, self._stack = host, directory, stack
+        self.mark = secrets.token_hex(3)
+        self.processes: dict[str, subprocess.Popen[str]] = {}
+        make_key(directory / "shared.key")
+        self.key = bytes.fromhex((directory / "shared.key").read_text())
+
+    def name(self, place: str) -> str:
+        return f"test-{os.getpid()}-{self.mark}-{place}"
+
+    def write(
+        self, place: str, text: str = "", *, steps: str = "", limits: str = "", answer: str = "optimistic"
+    ) -> Path:
+        """The configuration of one place; ``text`` replaces what is usual for it."""
+        usual = {
+            "entry": f'[[listen]]\nname = "web"\naddress = "127.0.0.1:{ENTRY}"\ntarget = "127.0.0.1:{SERVER}"\n'
+            f'via = "exit"\nanswer = "{answer}"\n[peer.exit]\naddress = "127.0.0.1:{EXIT}"\nkeys = ["shared.key"]\n',
+            "exit": f'[exit]\naddress = "127.0.0.1:{EXIT}"\nnetworks = ["127.0.0.1/32"]\n[peer.entry]\n'
+            f'keys = ["shared.key"]\nallow = ["127.0.0.1/32:{SERVER}"]\n',
+        }
+        path = self.directory / f"{place}.toml"
+        path.write_text(
+            f'name = "{self.name(place)}"\n{text or usual[place]}[steps]\n{steps or "window = false"}\n[limits]\n{limits}\n'
+        )
+        return path
+
+    def run(self, place: str) -> subprocess.Popen[str]:
+        """Start one from its configuration; its log is a file."""
+        argv = [ACKWARD, "gateway", "run", "--config", str(self.directory / f"{place}.toml")]
+        with (
+            (self.directory / f"{place}.log").open("a") as log,
+            (self.directory / f"{place}.err").open("a") as err,
+        ):
+            process = subprocess.Popen(command_inside(self.host, argv), stdout=log, stderr=err, text=True)
+        self.processes[place] = process
+        self._stack.callback(end, process)
+        return process
+
+    def start(self, *places: str) -> None:
+        """Start these and wait until they are ready."""
+        for place in places:
+            self.run(place)
+        for place in places:
+            until(lambda place=place: self._is_ready(place), f"{place} is ready: {self.complaints(place)}")
+
+    def _is_ready(self, place: str) -> bool:
+        assert self.processes[place].poll() is None, self.complaints(place)
+        status = self.status(place)
+        if status is None:
+            return False
+        pools = [pool for worker in status["workers"] for pool in worker["pools"].values()]
+        return all(pool["connected"] and pool["idle"] >= pool["wanted"] for pool in pools)
+
+    def status(self, place: str) -> dict | None:
+        try:
+            return control.ask(self.name(place), "status")
+        except AckwardError:
+            return None
+
+    def counter(self, place: str, name: str) -> int:
+        status = self.status(place)
+        assert status is not None
+        return status["counters"][name]
+
+    def log(self, place: str) -> list[str]:
+        return (self.directory / f"{place}.log").read_text().splitlines()
+
+    def complaints(self, place: str) -> str:
+        return (self.directory / f"{place}.err").read_text()
+
+    def kill(self, place: str, number: int = signal.SIGKILL) -> None:
+        self.processes[place].send_signal(number)
+        self.processes[place].wait(20)
+
+    def connect(self, port: int = ENTRY, timeout: float = 10.0) -> socket.socket:
+        """A client, from this process, in the namespace."""
+        sock = call_inside(self.host, lambda: socket.create_connection(("127.0.0.1", port), timeout))
+        self._stack.callback(sock.close)
+        return sock
+
+    def ask(self, *arguments: str) -> dict:
+        done = subprocess.run(
+            [ACKWARD, "gateway", *arguments, "--json"], capture_output=True, text=True, timeout=30
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """In order if it can, at once if not."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(3)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    process.wait(10)
+
+
+@contextmanager
+def gateways() -> Iterator[Gateways]:
+    """A namespace with nothing in it yet; everything of it is gone at the end."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ackward-gateway-")))
+        made = Gateways(stack.enter_context(temporary("gateway")), directory, stack)
+        yield made
+    # Killed ones leave a socket that the next start of a gateway takes away.
+    for place in made.processes:
+        control.path_of(made.name(place)).unlink(missing_ok=True)
+
+
+def exchange(made: Gateways, data: bytes, port: int = ENTRY) -> bytes:
+    """Send, end, and read all: what an echoing server gives back."""
+    with made.connect(port) as client:
+        client.sendall(data)
+        client.shutdown(socket.SHUT_WR)
+        got = b""
+        while part := client.recv(1 << 16):
+            got += part
+    return got
+
+
+ECHO = f"""
+import socket, socketserver
+class Echo(socketserver.BaseRequestHandler):
+    def handle(self):
+        try:
+            while data := self.request.recv(1 << 16):
+                self.request.sendall(data)
+        except OSError:
+            pass
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 1024
+with Server(("127.0.0.1", {SERVER}), Echo) as server:
+    print("ready", flush=True)
+    server.serve_forever()
+"""

@@ -1,0 +1,157 @@
+"""Faithful listeners: a client is connected only if its server is, and refused as its server's host refuses."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.kernel.gateway_chain import (
+    ADDRESSES,
+    NETWORKS,
+    Three,
+    answer_reversed,
+    connect,
+    free_port,
+    gateway,
+    leg_exit,
+    peer,
+    read_all,
+    routing,
+    server,
+    three_hosts,
+    until,
+)
+
+from ackward.gateway.faithful import read_syn
+from ackward.gateway.settings import FixedListener, Limits, Settings, Steps, TransparentListener
+from ackward.kernel.namespaces import call_inside
+from ackward.lab.topology import two_hosts
+from ackward.lab.wan import Wan
+
+STEPS = Steps(early=False, window=False)
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[Three]:
+    with three_hosts() as made:
+        yield made
+
+
+def faithful(**others) -> Settings:
+    listeners = tuple(
+        TransparentListener(f"all-{family}", network, "near", faithful=True)
+        for family, network in NETWORKS.items()
+    )
+    return Settings(listeners=listeners, steps=STEPS, **others)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_served_refused_and_unreachable_as_without_us(hosts: Three, tmp_path: Path, workers: int):
+    before = routing(hosts.gateway)
+    with gateway(hosts.gateway, faithful(workers=workers), tmp_path) as running:
+        assert running.error is None
+        for family, address in ADDRESSES.items():
+            with server(hosts.server, answer_reversed, (address, 8000)) as far:
+                with connect(hosts.client, far.address) as client:
+                    client.sendall(b"hello")
+                    client.shutdown(socket.SHUT_WR)
+                    assert read_all(client) == b"olleh"
+            with pytest.raises(ConnectionRefusedError):
+                connect(hosts.client, (address, 8001))
+            with _no_way_to(hosts, address, family), pytest.raises(OSError) as failure:
+                connect(hosts.client, (address, 8000))
+            assert failure.value.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH)
+        assert running.counters["accepted"] == 2
+        assert running.counters["held_syns"] == 0
+        assert {record["end"] for record in running.records} == {"done", "refused", "unreachable"}
+    assert routing(hosts.gateway) == before
+
+
+class _no_way_to:  # noqa: N801 - reads as a sentence
+    def __init__(self, hosts: Three, address: str, family: int) -> None:
+        self._command = ["ip", "-n", hosts.gateway.name, f"-{family}", "route"]
+        self._route = ["unreachable", f"{address}/{32 if family == 4 else 128}"]
+
+    def __enter__(self) -> None:
+        subprocess.run([*self._command, "add", *self._route], check=True)
+
+    def __exit__(self, *_) -> None:
+        subprocess.run([*self._command, "del", *self._route], check=True)
+
+
+def test_over_legs_the_client_is_connected_when_the_server_is(tmp_path: Path):
+    """Entry and exit with 30 ms each way between them: the SYN waits for the whole path."""
+    with two_hosts(Wan.of(30)) as hosts, server(hosts.server, answer_reversed) as far:
+        leg_address, port = (hosts.addresses[4], 9100), free_port(hosts.client)
+        exit_ = Settings(exits=(leg_exit(leg_address),), steps=STEPS)
+        listeners = tuple(
+            FixedListener(
+                f"to-{target}", ("127.0.0.1", port + number), ("127.0.0.1", target), "exit", faithful=True
+            )
+            for number, target in enumerate((far.address[1], 9))  # 9: not on the exit's list
+        )
+        entry = Settings(listeners=listeners, peers=(peer(leg_address),), steps=STEPS)
+        with (
+            gateway(hosts.server, exit_, tmp_path / "far"),
+            gateway(hosts.client, entry, tmp_path / "near") as near,
+        ):
+            until(lambda: near.idle_legs() >= 4)
+            began = time.monotonic()
+            with connect(hosts.client, ("127.0.0.1", port)) as client:
+                assert 0.060 <= time.monotonic() - began < 0.120
+                client.sendall(b"over")
+                client.shutdown(socket.SHUT_WR)
+                assert read_all(client) == b"revo"
+            with pytest.raises(ConnectionRefusedError):
+                connect(hosts.client, ("127.0.0.1", port + 1))
+            until(lambda: len(near.records) == 2)
+            assert {record["end"] for record in near.records} == {"done", "forbidden"}
+
+
+def test_killed_the_syns_pass_and_nothing_waits(hosts: Three, tmp_path: Path):
+    """A fixed listener's port, served by another program after the gateway was killed: its queue is bypassed."""
+    port = free_port(hosts.gateway)
+    listener = FixedListener("web", ("127.0.0.1", port), ("127.0.0.1", 1), faithful=True)
+    with gateway(hosts.gateway, Settings(listeners=(listener,), steps=STEPS), tmp_path) as running:
+        running.kill()
+    with server(hosts.gateway, answer_reversed, ("127.0.0.1", port)):
+        with connect(hosts.gateway, ("127.0.0.1", port), 2) as client:
+            client.shutdown(socket.SHUT_WR)
+            assert read_all(client) == b""
+    with gateway(hosts.gateway, Settings(listeners=(listener,), steps=STEPS), tmp_path):
+        pass  # it clears what the killed one left
+    assert "NFQUEUE" not in routing(hosts.gateway)["mangle"]
+
+
+def test_held_syns_are_bounded(hosts: Three, tmp_path: Path):
+    """Towards an address where nobody is: each SYN waits for the limit, and no more wait than are allowed."""
+    nowhere = ADDRESSES[4].rsplit(".", 1)[0] + ".77"
+    limits = Limits(connect=0.5, early_pending=10)
+    with gateway(hosts.gateway, faithful(limits=limits), tmp_path) as running:
+        clients = [call_inside(hosts.client, socket.socket) for _ in range(30)]
+        for client in clients:
+            client.setblocking(False)
+            client.connect_ex((nowhere, 80))
+        until(lambda: running.counters["early_refused"] >= 20)
+        assert running.counters["held_syns"] <= 10
+        for client in clients:
+            client.close()
+        until(lambda: running.counters["held_syns"] == 0)
+
+
+@pytest.mark.parametrize("length", range(0, 60, 7))
+def test_what_is_no_whole_syn_is_none(length: int):
+    v4 = bytes.fromhex("4500002800000000400600000a0000010a0000021f401f4100000001000000005002000000000000")
+    v6 = (
+        bytes.fromhex("60000000001406400000000000000000000000000000000100000000000000000000000000000002")
+        + v4[20:]
+    )
+    assert read_syn(v4) == (("10.0.0.1", 8000), ("10.0.0.2", 8001))
+    assert read_syn(v6) == (("::1", 8000), ("::2", 8001))
+    assert length >= 40 or read_syn(v4[:length]) is None
+    assert read_syn(v6[:length]) is None

@@ -1,0 +1,241 @@
+"""How clients get to a gateway: a port, any address and port of a network, several workers, and the SYN alone."""
+
+from __future__ import annotations
+
+import random
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.kernel.gateway_chain import (
+    ADDRESSES,
+    CLIENT_NETWORKS,
+    CLIENTS,
+    NETWORKS,
+    Three,
+    answer_reversed,
+    connect,
+    free_port,
+    gateway,
+    leg_exit,
+    read_all,
+    routing,
+    server,
+    three_hosts,
+    until,
+)
+
+from ackward.gateway.faithful import checksum
+from ackward.gateway.settings import FixedListener, Limits, Settings, Steps, TransparentListener
+from ackward.gateway.targets import Target
+from ackward.kernel.namespaces import call_inside
+from ackward.lab.topology import two_hosts
+from ackward.lab.wan import Wan
+from ackward.remedies.clearance import undo_all
+from ackward.remedies.receipts import Receipts
+
+STEPS = Steps(window=False)
+PORTS = {4: 8004, 6: 8006}
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[Three]:
+    with three_hosts() as made:
+        yield made
+
+
+def transparent(*, keep_client: bool = False, ports=((1, 65535),), **others) -> Settings:
+    """Both families; with ``keep_client`` the answers to the clients' addresses come back to us."""
+    listeners = tuple(
+        TransparentListener(f"all-{family}", network, "near", ports, keep_client=keep_client)
+        for family, network in NETWORKS.items()
+    )
+    returns = tuple((network, "far") for network in CLIENT_NETWORKS.values())
+    exits = (leg_exit(("127.0.0.1", 7999), returns=returns),) if keep_client else ()
+    return Settings(listeners=listeners, exits=exits, steps=others.pop("steps", STEPS), **others)
+
+
+@pytest.mark.parametrize("keep_client", [False, True], ids=["own-address", "client-s-address"])
+def test_any_address_and_port_of_a_network_and_nothing_else(hosts: Three, tmp_path: Path, keep_client: bool):
+    before = routing(hosts.gateway)
+    settings = transparent(keep_client=keep_client, ports=((8000, 8999),))
+    with gateway(hosts.gateway, settings, tmp_path) as running:
+        assert running.error is None
+        for family, address in ADDRESSES.items():
+            with server(hosts.server, answer_reversed, (address, PORTS[family])) as far:
+                with connect(hosts.client, far.address) as client:
+                    client.sendall(b"hello")
+                    client.shutdown(socket.SHUT_WR)
+                    assert read_all(client) == b"olleh"
+                assert (far.accepted[0][1][0] == CLIENTS[family]) is keep_client
+            if keep_client:
+                continue  # the answers to these clients come to the gateway, whoever asked
+            # Another port is forwarded as ever: the client itself reaches the server.
+            with server(hosts.server, answer_reversed, (address, 7100)) as far:
+                with connect(hosts.client, far.address) as client:
+                    client.shutdown(socket.SHUT_WR)
+                    assert read_all(client) == b""
+                assert far.accepted[0][1][0] == CLIENTS[family]
+        until(lambda: len(running.records) == 2)
+        ends = [(tuple(record["destination"]), record["end"]) for record in running.records]
+        assert ends == [((ADDRESSES[family], PORTS[family]), "done") for family in (4, 6)]
+    assert routing(hosts.gateway) == before
+
+
+def test_the_gateway_s_own_connections_to_the_network_are_not_its_clients(hosts: Three, tmp_path: Path):
+    with gateway(hosts.gateway, transparent(), tmp_path) as running:
+        with server(hosts.server, answer_reversed, (ADDRESSES[4], 8004)) as far:
+            with connect(hosts.gateway, far.address) as own:
+                own.shutdown(socket.SHUT_WR)
+                assert read_all(own) == b""
+        assert (running.counters["accepted"], running.counters["early_begun"]) == (0, 0)
+
+
+def test_kill_9_leaves_what_undo_all_takes_away_and_the_next_start_too(hosts: Three, tmp_path: Path):
+    before = routing(hosts.gateway)
+    store = Receipts(tmp_path)
+    with gateway(hosts.gateway, transparent(keep_client=True), tmp_path) as running:
+        assert routing(hosts.gateway) != before
+        running.kill()
+    assert [receipt.remedy for receipt in store.load().receipts] == ["gateway"]
+    undo_all(store, [hosts.gateway])
+    assert routing(hosts.gateway) == before
+    assert store.load().receipts == ()
+
+    with gateway(hosts.gateway, transparent(), tmp_path) as running:
+        running.kill()
+    with gateway(hosts.gateway, transparent(), tmp_path) as running:
+        assert running.error is None
+        assert len(store.load().receipts) == 1
+    assert routing(hosts.gateway) == before
+    assert store.load().receipts == ()
+
+
+def test_rules_without_a_receipt_are_swept(hosts: Three, tmp_path: Path):
+    before = routing(hosts.gateway)
+    with gateway(hosts.gateway, transparent(), tmp_path) as running:
+        running.kill()
+    for receipt in Receipts(tmp_path).load().receipts:
+        (tmp_path / f"{receipt.id}.json").unlink()
+    undo_all(Receipts(tmp_path), [hosts.gateway])
+    assert routing(hosts.gateway) == before
+
+
+def test_a_wrong_interface_starts_nothing_and_changes_nothing(hosts: Three, tmp_path: Path):
+    before = routing(hosts.gateway)
+    settings = Settings(listeners=(TransparentListener("all", NETWORKS[4], "nosuch0"),), steps=STEPS)
+    with gateway(hosts.gateway, settings, tmp_path) as running:
+        assert running.error["exit_code"] == 2
+        assert "nosuch0" in running.error["missing"]
+    assert routing(hosts.gateway) == before
+
+
+def test_a_port_in_use_is_named_even_by_another_gateway(hosts: Three, tmp_path: Path):
+    port = free_port(hosts.gateway)
+    settings = Settings(listeners=(FixedListener("web", ("127.0.0.1", port), ("127.0.0.1", 1)),), steps=STEPS)
+    with gateway(hosts.gateway, settings, tmp_path) as first:
+        assert first.error is None
+        with gateway(hosts.gateway, settings, tmp_path) as second:
+            assert second.error["exit_code"] == 3
+            assert f"127.0.0.1:{port} is in use" in second.error["missing"]
+
+
+def test_workers_share_the_clients_and_hear_the_syns_of_their_own(hosts: Three, tmp_path: Path):
+    port = free_port(hosts.gateway)
+    with server(hosts.gateway, answer_reversed) as far:
+        listener = FixedListener("web", ("127.0.0.1", port), far.address)
+        with gateway(
+            hosts.gateway, Settings(listeners=(listener,), steps=STEPS, workers=3), tmp_path
+        ) as running:
+            clients = [connect(hosts.gateway, ("127.0.0.1", port)) for _ in range(48)]
+            until(lambda: len(far.accepted) == 48)
+            shares = [worker["connections"] for worker in running.status]
+            for number, client in enumerate(clients):
+                with client:
+                    client.sendall(str(number).encode())
+                    client.shutdown(socket.SHUT_WR)
+                    assert read_all(client) == str(number).encode()[::-1]
+            counters = running.counters
+        assert sum(shares) == 48
+        assert min(shares) > 0
+        assert (counters["early_begun"], counters["early_claimed"]) == (48, 48)
+        assert len(far.accepted) == 48
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["accept", "syn"])
+def test_the_syn_begins_the_far_connection(tmp_path: Path, early: bool):
+    """Over a link of 30 ms each way the server is connected after 30 ms by the SYN, after 90 by accept()."""
+    with two_hosts(Wan.of(30)) as hosts, server(hosts.server, answer_reversed) as far:
+        address = (hosts.addresses[4], 9000)
+        settings = Settings(
+            listeners=(FixedListener("web", address, far.address),), steps=Steps(early=early, window=False)
+        )
+        with gateway(hosts.server, settings, tmp_path) as running:
+            began = time.monotonic()
+            with connect(hosts.client, address) as client:
+                handshake = time.monotonic()
+                client.shutdown(socket.SHUT_WR)
+                read_all(client)
+            connected = far.accepted[0][0]
+            assert running.record()["early"] is early
+    assert connected - began >= (0.030 if early else 0.090)
+    assert (connected < handshake) is early
+
+
+def _spoofed_syn(choice: random.Random, destination: tuple[str, int]) -> bytes:
+    """From an address of the client's network where nobody is."""
+    source = socket.inet_aton(f"10.78.1.{choice.randrange(100, 250)}")
+    target = socket.inet_aton(destination[0])
+    header = struct.pack(
+        "!HHIIBBHHH",
+        choice.randrange(1024, 65536),
+        destination[1],
+        choice.randrange(1 << 32),
+        0,
+        5 << 4,
+        2,
+        65535,
+        0,
+        0,
+    )
+    sum_ = checksum(source + target + struct.pack("!BBH", 0, 6, len(header)) + header)
+    header = header[:16] + struct.pack("!H", sum_) + header[18:]
+    return struct.pack("!BBHHHBBH", 0x45, 0, 40, 0, 0, 64, 6, 0) + source + target + header
+
+
+def test_a_flood_of_spoofed_syns_is_bounded_and_clients_are_served(hosts: Three, tmp_path: Path):
+    limits = Limits(early_pending=50, early_rate=100, early_wait=0.3)
+    with server(hosts.server, answer_reversed, (ADDRESSES[4], 8004)) as far:
+        with gateway(hosts.gateway, transparent(limits=limits), tmp_path) as running:
+            raw = call_inside(
+                hosts.client, socket.socket, socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW
+            )
+            choice = random.Random(1)
+            began = time.monotonic()
+            with raw:
+                for batch in range(8):
+                    for _ in range(400):
+                        raw.sendto(_spoofed_syn(choice, far.address), (far.address[0], 0))
+                    with connect(hosts.client, far.address) as client:
+                        client.sendall(b"real")
+                        client.shutdown(socket.SHUT_WR)
+                        assert read_all(client) == b"laer", batch
+                    assert running.counters["early_pending"] <= limits.early_pending
+            seconds = time.monotonic() - began
+            counters = running.counters
+            assert counters["early_refused"] > 0
+            # A second's worth at once, then the rate; and the eight real clients.
+            assert len(far.accepted) <= limits.early_rate * (seconds + 1) + 8
+            until(lambda: running.counters["early_pending"] == 0)
+            assert running.counters["ended_unclaimed"] == counters["early_begun"] - counters["early_claimed"]
+
+
+def test_targets_match_in_python_as_in_the_kernel():
+    target = Target("10.78.2.0/24", 80, 90, 0)
+    assert target.matches(("10.78.2.255", 80))
+    assert not target.matches(("10.78.3.0", 80))
+    assert not target.matches(("10.78.2.1", 91))
+    assert not target.matches(("fd78:2::1", 80))

@@ -1,0 +1,185 @@
+"""gateway.toml: what is good, what is not, and that each wrong field is named with its path."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from ackward.errors import Refused, UsageError
+from ackward.gateway.config import check, load, load_keys
+from ackward.gateway.keys import make_key, read_key
+
+DOCS = Path(__file__).parents[2] / "docs/gateway.md"
+ENTRY = """
+[[listen]]
+address = "0.0.0.0:443"
+target = "app.example:443"
+via = "blr"
+[peer.blr]
+address = "[2001:db8::7]:4433"
+keys = ["blr.key"]
+"""
+
+
+def checked(text):
+    return check(tomllib.loads(text), Path("/etc/ackward/gateway.toml"))
+
+
+def test_an_entry_has_every_step_on():
+    gateway = checked(ENTRY)
+    peer = gateway.peers["blr"]
+    assert all(gateway.steps.model_dump().values())
+    assert gateway.listen[0].answer == "optimistic"
+    assert str(peer.address) == "[2001:db8::7]:4433"
+    assert peer.keys == (Path("/etc/ackward/blr.key"),), "beside the configuration"
+    assert not peer.allow.permits(ip_address("10.0.0.1"), 443), "deny by default"
+
+
+def test_each_step_can_be_switched_off():
+    for step in ("early", "pool", "window", "splice"):
+        steps = checked(ENTRY + f"[steps]\n{step} = false\n").steps.model_dump()
+        assert [name for name, on in steps.items() if not on] == [step]
+
+
+WRONG = [
+    ("", "nothing to do"),
+    ("nam = 1\n" + ENTRY, "nam: there is no such field"),
+    (ENTRY.replace('"0.0.0.0:443"', '"example.org:443"'), "listen.0.address: 'example.org' is no address"),
+    (ENTRY.replace('"app.example:443"', '"app.example"'), "listen.0.target: 'app.example' is no HOST:PORT"),
+    (
+        ENTRY.replace('"app.example:443"', '"a b:443"'),
+        "listen.0.target: 'a b' is no address and no host name",
+    ),
+    (ENTRY.replace('"app.example:443"', '"app.example:70000"'), "listen.0.target: '70000' is no port"),
+    (ENTRY.replace('via = "blr"', 'via = "nowhere"'), "listen.0.via: there is no [peer.nowhere]"),
+    (ENTRY + "[steps]\nearly = 1", "steps.early"),
+    (ENTRY.replace('via = "blr"', "ports = [80]"), "listen.0: keep_client and ports belong to transparent"),
+    ('[[listen]]\ntransparent = "10.0.0.0/8"', "listen.0: transparent needs the interface"),
+    ('[[listen]]\ntransparent = "10.0.0.1/8"\ninterface = "eth0"', "listen.0.transparent"),
+    (
+        "[exit]\naddress = '0.0.0.0:1'\n[peer.a]\nkeys = ['a']",
+        "exit.networks: say where the entries connect from",
+    ),
+    ("[exit]\naddress = '0.0.0.0:1'\nreturns = { '10.0.0.1/8' = 'eth1' }", "exit.returns"),
+    (ENTRY.replace('via = "blr"', 'answer = "fast"'), "listen.0.answer"),
+    (
+        ENTRY.replace('via = "blr"', 'transparent = "10.0.0.0/8"'),
+        "listen.0: give either address and target, or",
+    ),
+    (ENTRY.replace('target = "app.example:443"', ""), "listen.0: address needs a target"),
+    (ENTRY.replace('"blr.key"', ""), "peer.blr.keys"),
+    (ENTRY + "pool = { least = 9, most = 3 }", "peer.blr.pool: least (9) is above most (3)"),
+    (ENTRY + "pool = 3", "peer.blr.pool"),
+    ("initial_window = 0\n" + ENTRY, "initial_window"),
+    (ENTRY + 'allow = ["10.0.0.1/8:80"]', "peer.blr.allow: '10.0.0.1/8:80': 10.0.0.1/8 has host bits set"),
+    (ENTRY + 'allow = "10.0.0.0/8:80"', "peer.blr.allow: a list such as"),
+    (ENTRY + 'congestion = "; reboot"', "peer.blr.congestion"),
+    (ENTRY + "key = 'abcdef'", "peer.blr.key: there is no such field"),
+    (ENTRY + "[limits]\nconnect = 0", "limits.connect"),
+    (ENTRY + "[limits]\nconnect = nan", "limits.connect"),
+    (ENTRY + "[limits]\nconnections = 1e99", "limits.connections"),
+    ("[exit]\naddress = '0.0.0.0:4433'", "exit: without a [peer.NAME]"),
+    ("workers = 0\n" + ENTRY, "workers"),
+    ("name = '../../x'\n" + ENTRY, "name"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), WRONG, ids=[said for _, said in WRONG])
+def test_a_wrong_field_is_named_with_its_path(text, said):
+    with pytest.raises(UsageError) as caught:
+        checked(text)
+    assert said in str(caught.value)
+    assert "/etc/ackward/gateway.toml" in str(caught.value)
+
+
+def test_all_wrong_fields_are_named_at_once():
+    with pytest.raises(UsageError) as caught:
+        checked("workers = 0\nname = ''\n" + ENTRY.replace('"0.0.0.0:443"', '"443"'))
+    for field in ("workers", "name", "listen.0.address"):
+        assert field in str(caught.value)
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    (b"[[listen", "is no TOML"),
+    (b"\xff\xfe", "is no TOML"),
+    (b"#" * (1 << 20) + b"#", "longer than"),
+    (b"listen = 3", "listen"),
+    (b"peer = []", "peer"),
+])  # fmt: skip
+def test_a_file_that_is_no_configuration(tmp_path, content, said):
+    path = tmp_path / "gateway.toml"
+    path.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        load(path)
+    assert said in str(caught.value)
+
+
+def test_a_missing_file_or_a_directory(tmp_path):
+    for path in (tmp_path / "none.toml", tmp_path):
+        with pytest.raises(UsageError, match="cannot be read"):
+            load(path)
+
+
+# Keys
+
+
+def test_a_key_is_made_once_and_read_back(tmp_path):
+    path = tmp_path / "k"
+    made = make_key(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert read_key(path) == made
+    assert made.secret.hex() not in repr(made)
+    with pytest.raises(UsageError, match="File exists"):
+        make_key(path)
+    assert read_key(path) == made
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o610])
+def test_a_key_that_others_can_read_is_refused(tmp_path, mode):
+    path = tmp_path / "k"
+    make_key(path)
+    path.chmod(mode)
+    with pytest.raises(Refused, match="chmod 600"):
+        read_key(path)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "00" * 31, "00" * 33, "zz" * 32, "00" * 32 + "\n" + "00", "x" * 5000]
+)
+def test_what_is_no_key_is_said_without_showing_it(tmp_path, content):
+    path = tmp_path / "k"
+    path.touch(0o600)
+    path.write_text(content)
+    with pytest.raises(UsageError) as caught:
+        read_key(path)
+    assert "64 hexadecimal digits" in str(caught.value)
+    assert not content or content[:8] not in str(caught.value)
+
+
+def test_no_file_a_directory_and_a_pipe_are_no_keys(tmp_path):
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    (tmp_path / "directory").mkdir(0o700)
+    for name in ("none", "pipe", "directory"):
+        with pytest.raises(UsageError):
+            read_key(tmp_path / name)
+
+
+def test_two_peers_never_share_a_key(tmp_path):
+    make_key(tmp_path / "a.key")
+    (tmp_path / "gateway.toml").write_text(
+        "[exit]\naddress = '0.0.0.0:4433'\nnetworks = ['10.0.0.0/8']\n[peer.a]\nkeys = ['a.key']\n[peer.b]\nkeys = ['a.key']\n"
+    )
+    gateway = load(tmp_path / "gateway.toml")
+    with pytest.raises(UsageError, match=r"peer\.b\.keys: .* holds the key of peer\.a"):
+        load_keys(gateway)
+
+
+def test_every_example_of_the_documentation_is_good():
+    blocks = [part.split("```")[0] for part in DOCS.read_text().split("```toml\n")[1:]]
+    assert len(blocks) >= 3
+    for block in blocks:
+        checked(block)
