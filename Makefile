@@ -57,6 +57,8 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.remedies
 	$(BIN)/python -m benchmarks.cni
 	$(BIN)/python -m benchmarks.node_memory
+	$(BIN)/python -m benchmarks.bypass
+	$(BIN)/python -m benchmarks.gateway
 
 # How often the diagnosis of a capture is right, on the labelled corpus.
 # Coverage-guided fuzzing of the capture readers (atheris has wheels for few Pythons: it stays out of the dev group), and

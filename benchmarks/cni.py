@@ -229,6 +229,7 @@ def main() -> None:
             place = node / "attachments" / f"other-{number}.eth0"
             place.mkdir(parents=True)
             (place / "attachment").write_text(record.model_dump_json())
+        nobody.mkdir()
         with agent(node):
             for number in range(-3, options.pairs):
                 with pod(beyond, number + 3) as here:

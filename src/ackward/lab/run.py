@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from ipaddress import ip_network
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +90,7 @@ def run(scenario: Scenario, tell: Tell = lambda _: None, *, view: str = "both") 
 @contextmanager
 def hosts_of(scenario: Scenario) -> Iterator[TwoHosts]:
     """The two hosts as the scenario wants them."""
+    _require_congestion_control(scenario.shape.congestion)
     with two_hosts(scenario.wan) as hosts:
         for host, metrics in (
             (hosts.client, scenario.client_metrics),
@@ -98,6 +100,16 @@ def hosts_of(scenario: Scenario) -> Iterator[TwoHosts]:
             if metrics:
                 set_metrics(host, hosts, metrics)
         yield hosts
+
+
+def _require_congestion_control(name: str) -> None:
+    there = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
+    if name and name not in there:
+        raise Unavailable(
+            f"this kernel has no congestion control {name!r}",
+            consequence="nothing was run",
+            next_step=f"name one of {', '.join(there)}",
+        )
 
 
 def peer_command(half: str, address: str, shape: Shape) -> list[str]:

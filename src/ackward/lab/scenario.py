@@ -72,7 +72,7 @@ class Scenario:
 
     def with_settings(self, settings: Iterable[str]) -> Scenario:
         """The scenario with ``key=value`` settings applied; raises :class:`UsageError` for what means nothing."""
-        given = read_settings(self.name, settings, _READERS, _HINTS)
+        given = read_settings(self.name, settings, READERS, HINTS)
         return replace(self, shape=replace(self.shape, **given))  # type: ignore[arg-type]  # keys are Shape's own
 
 
@@ -97,20 +97,27 @@ def read_settings(
         try:
             given[key] = readers[key](value)
         except (ValueError, KeyError) as error:
+            usual = str(error) if isinstance(error, OutOfRange) else "give a number"
             raise UsageError(
-                f"--set {setting!r}: {value!r} is no value for {key}",
-                next_step=hints.get(key, "give a number"),
+                f"--set {setting!r}: {value!r} is no value for {key}", next_step=hints.get(key, usual)
             ) from error
     return given
+
+
+class OutOfRange(ValueError):
+    """No number between two limits; says which these are."""
 
 
 def within(low: float, high: float, kind: type) -> Callable[[str], object]:
     """A reader of numbers of one kind between two limits."""
 
     def read(text: str) -> object:
-        number = kind(text)
+        try:
+            number = kind(text)
+        except ValueError as error:
+            raise OutOfRange(f"give a number from {low} to {high}") from error
         if not low <= number <= high:
-            raise ValueError(f"{number} is not between {low} and {high}")
+            raise OutOfRange(f"give a number from {low} to {high}")
         return number
 
     return read
@@ -128,7 +135,8 @@ def family(text: str) -> int:
     return {"4": 4, "6": 6}[text]
 
 
-def _switch(text: str) -> object:
+def switch(text: str) -> object:
+    """The reader of on and off."""
     return _WORDS[text.lower()]
 
 
@@ -139,7 +147,8 @@ def _congestion(text: str) -> object:
 
 
 _MILLISECONDS = within(0, 10_000, float)
-_READERS: dict[str, Callable[[str], object]] = {
+#: For each field of a shape what reads it, and what to say where it cannot.
+READERS: dict[str, Callable[[str], object]] = {
     "pings": within(1, 64, int),
     "pongs": within(1, 64, int),
     "sizes": _sizes,
@@ -149,26 +158,26 @@ _READERS: dict[str, Callable[[str], object]] = {
     "pause": _MILLISECONDS,
     "rest": _MILLISECONDS,
     "read_pause": _MILLISECONDS,
-    "nagle": _switch,
-    "server_nagle": _switch,
-    "drain": _switch,
-    "reconnect": _switch,
+    "nagle": switch,
+    "server_nagle": switch,
+    "drain": switch,
+    "reconnect": switch,
     "receive_buffer": within(0, 1 << 28, int),
     "pacing": within(0, 1 << 31, int),
     "congestion": _congestion,
     "backlog": within(0, 4096, int),
     "accept_rest": _MILLISECONDS,
     "crowd": within(0, 64, int),
-    "http": _switch,
+    "http": switch,
     "family": family,
     "port": within(1, 65534, int),
 }
-_HINTS = {
-    **{key: "say on or off" for key, reader in _READERS.items() if reader is _switch},
-    **{key: "give milliseconds up to 10000" for key, reader in _READERS.items() if reader is _MILLISECONDS},
+HINTS = {
+    **{key: "say on or off" for key, reader in READERS.items() if reader is switch},
+    **{key: "give milliseconds up to 10000" for key, reader in READERS.items() if reader is _MILLISECONDS},
     "family": "say 4 or 6",
     "sizes": "give bytes, for example 100,200",
     "congestion": "name one of /proc/sys/net/ipv4/tcp_available_congestion_control",
     "port": "give a port from 1 to 65534",
 }
-assert set(_READERS) == {field.name for field in fields(Shape)}
+assert set(READERS) == {field.name for field in fields(Shape)}

@@ -11,6 +11,7 @@ from ackward.lab.scenarios import (
     accept_queue,
     ack_holding,
     ack_thinning,
+    bypass,
     congestion_window,
     delayed_ack,
     draining_writer,
@@ -21,6 +22,7 @@ from ackward.lab.scenarios import (
     late_writer,
     late_writer_nagle,
     nagle,
+    ocean,
     pacing,
     quickack_toggle,
     response_standoff,
@@ -61,7 +63,7 @@ ALL: tuple[Scenario, ...] = (
     draining_writer.SCENARIO,
     slow_reader.SCENARIO,
 )
-EXPERIMENTS: tuple[Experiment, ...] = (quickack_toggle.EXPERIMENT,)
+EXPERIMENTS: tuple[Experiment, ...] = (quickack_toggle.EXPERIMENT, ocean.EXPERIMENT, bypass.EXPERIMENT)
 
 
 def named(name: str) -> Scenario:

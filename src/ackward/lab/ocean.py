@@ -1,0 +1,177 @@
+"""The experiment ``ocean``: transfers across the talk's ocean by each way, measured beside what the model predicts.
+
+A small answer, three initial windows and a download, over one link with three legs of 28, 214 and 32 ms. Under
+loss on the last mile, and beside a flow that competes for it, the download is smaller, so that the slowest way ends.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from ackward.errors import PrivilegeMissing, Unavailable
+from ackward.kernel.namespaces import command_inside
+from ackward.lab.ocean_hosts import ADDRESS, Distances, Ocean, ocean
+from ackward.lab.ocean_ways import LEG_BUFFER, PORT, way_across
+from ackward.lab.run import Tell, Told
+from ackward.model.ocean import PREDICTED, Crossing, Moments, OceanReport, Transfer, Way
+from ackward.predict.split import Leg, predict
+from ackward.predict.split import Transfer as Asked
+
+_MS = 1_000_000
+SMALL = 100
+#: Three initial windows (RFC 6928) of full segments, as in the talk's ladder, less what the two messages of a leg that
+#: was not connected beforehand take of its first windows: the last segments would need a round trip of their own.
+WINDOWS = (3 * 10 - 3) * 1448
+#: What the client's own buffer lets its peer send (``ocean_load``); of a gateway's buffer half is for overhead.
+_CLIENT_WINDOW, _GATEWAY_WINDOW = 16 << 20, LEG_BUFFER // 2
+_COMPETITOR_PORT = 7009
+#: A bottleneck that two flows share, in bytes: about the last mile's own product of rate and round trip.
+_SHARED_QUEUE = 300_000
+_TRANSFER_SECONDS = 300
+
+
+def carry_out(settings: Mapping[str, Any], tell: Tell) -> OceanReport:
+    """Run every transfer, on hosts of their own, and give back what was seen. Needs root."""
+    if os.geteuid() != 0:
+        raise PrivilegeMissing.for_this_command(
+            "the lab makes network namespaces and needs root", consequence="nothing was run"
+        )
+    crossings = [
+        _crossing(settings, Distances(settings["legs"], settings["rate"], loss), tell, competing=False)
+        for loss in settings["losses"]
+    ]
+    if settings["competing"]:
+        distances = Distances(settings["legs"], settings["rate"], queue=_SHARED_QUEUE)
+        crossings.append(_crossing(settings, distances, tell, competing=True))
+    return OceanReport(
+        settings={
+            name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()
+        },
+        kernel=f"{platform.system()} {platform.release()}",
+        crossings=crossings,
+        prediction=predict(_asked(Distances(settings["legs"], settings["rate"]), WINDOWS, Way.WINDOW)),
+        notes=[
+            "congestion control is Reno and buffers are fixed: see docs/predict.md",
+            "the better a way, the more a busy machine harms it: the delay line is a process",
+        ],
+    )
+
+
+def _crossing(settings: Mapping[str, Any], distances: Distances, tell: Tell, *, competing: bool) -> Crossing:
+    harmed = bool(distances.loss) or competing
+    sizes = {
+        SMALL: settings["rounds"],
+        WINDOWS: settings["rounds"],
+        settings["harmed_size"] if harmed else settings["size"]: settings["downloads"],
+    }
+    condition = (
+        "another flow on the last mile" if competing else f"{distances.loss:.1%} lost on the last mile"
+    )
+    transfers: list[Transfer] = []
+    tell(Told(f"making five hosts, {'lossless' if not harmed else condition}"))
+    with ocean(distances) as made, _server(made, "server", PORT), _server(made, "entry", _COMPETITOR_PORT):
+        for way in settings["ways"]:
+            with way_across(made, way) as address:
+                for size, rounds in sizes.items():
+                    tell(Told(f"{way}: {size:,} bytes" + (f", {condition}" if harmed else "")))
+                    with _competitor(made) if competing else nullcontext():
+                        seen = _fetch(made, address, size, rounds)
+                    transfers.append(_transfer(distances, way, size, seen, predicted=not competing))
+    return Crossing(loss=distances.loss, competing=competing, transfers=transfers)
+
+
+@contextmanager
+def _server(ocean: Ocean, place: str, port: int) -> Iterator[None]:
+    process = _load(ocean, place, "serve", str(port))
+    assert process.stdout is not None
+    try:
+        if process.stdout.readline().strip() != "ready":
+            raise Unavailable(
+                f"the server did not start: {process.communicate()[1].strip()}",
+                consequence="nothing was measured",
+            )
+        yield
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@contextmanager
+def _competitor(ocean: Ocean) -> Iterator[None]:
+    """A download from the near gateway's host, 28 ms away, for as long as the measured one takes."""
+    process = _load(ocean, "client", "flood", ADDRESS["entry"], str(_COMPETITOR_PORT))
+    try:
+        yield
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _load(ocean: Ocean, place: str, *arguments: str) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-m", "ackward.lab.ocean_load", *arguments]
+    return subprocess.Popen(
+        command_inside(ocean.hosts[place], argv), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def _fetch(ocean: Ocean, address: str, size: int, rounds: int) -> list[Moments]:
+    process = _load(ocean, "client", "fetch", address, str(PORT), str(size), str(rounds))
+    try:
+        output, complaint = process.communicate(timeout=_TRANSFER_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        output, complaint = process.communicate()
+    moments = [tuple(map(int, line.split())) for line in output.splitlines()]
+    if len(moments) != rounds:
+        raise Unavailable(
+            f"a transfer of {size} bytes from {address} failed: {complaint.strip() or 'it took too long'}",
+            consequence="the ways cannot be compared",
+            next_step="try a smaller --set size or harmed_size",
+        )
+    return [Moments(connected_ns=a, first_byte_ns=b, download_ns=c) for a, b, c in moments]
+
+
+def _transfer(distances: Distances, way: Way, size: int, seen: list[Moments], *, predicted: bool) -> Transfer:
+    median = Moments(
+        **{
+            field: int(statistics.median(getattr(each, field) for each in seen))
+            for field in Moments.model_fields
+        }
+    )
+    expected = _expected(distances, way, size) if predicted else None
+    return Transfer(
+        way=way,
+        size_bytes=size,
+        rounds=seen,
+        median=median,
+        predicted=expected,
+        first_byte_ratio=median.first_byte_ns / expected.first_byte_ns if expected else None,
+        download_ratio=median.download_ns / expected.download_ns if expected else None,
+    )
+
+
+def _asked(distances: Distances, size: int, way: Way) -> Asked:
+    losses = (distances.loss, 0.0, 0.0)
+    return Asked(
+        legs=tuple(Leg(round(rtt * _MS), loss) for rtt, loss in zip(distances.legs, losses, strict=True)),
+        size=size,
+        bandwidth=round(distances.rate * 1e6),
+        receive_window=_CLIENT_WINDOW if way is Way.DIRECT else _GATEWAY_WINDOW,
+    )
+
+
+def _expected(distances: Distances, way: Way, size: int) -> Moments:
+    timeline = predict(_asked(distances, size, way)).of(PREDICTED[way])
+    assert timeline.client_connected_ns is not None
+    return Moments(
+        connected_ns=timeline.client_connected_ns,
+        first_byte_ns=timeline.first_byte_ns,
+        download_ns=timeline.download_ns,
+    )

@@ -1,0 +1,93 @@
+"""Split TCP across an ocean: direct, HAProxy and each step of the gateway, measured beside predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ackward.lab.experiment import Experiment
+from ackward.lab.scenario import within
+from ackward.model.ocean import Way
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from ackward.lab.run import Tell
+    from ackward.model.ocean import OceanReport
+
+
+@dataclass(frozen=True)
+class _Answer:
+    report: OceanReport
+
+    def to_json(self) -> str:
+        return self.report.to_json()
+
+    def page(self) -> str:
+        from ackward.report.ocean_page import render
+
+        return render(self.report)
+
+    def view(self) -> RenderableType:
+        from ackward.report.ocean_table import view
+
+        return view(self.report)
+
+
+def _ask(settings: Mapping[str, Any], tell: Tell) -> _Answer:
+    from ackward.lab.ocean import carry_out
+
+    return _Answer(carry_out(settings, tell))
+
+
+def _ways(text: str) -> tuple[Way, ...]:
+    return tuple(dict.fromkeys(map(Way, text.split(","))))
+
+
+def _legs(text: str) -> tuple[float, ...]:
+    legs = tuple(float(str(within(0.1, 1000, float)(part))) for part in text.split(","))
+    if len(legs) != 3:
+        raise ValueError("three legs")
+    return legs
+
+
+def _losses(text: str) -> tuple[float, ...]:
+    return tuple(float(str(within(0, 0.05, float)(part))) for part in text.split(",") if part)
+
+
+_SIZE = within(1, 10**9, int)
+EXPERIMENT = Experiment(
+    name="ocean",
+    summary="San Francisco to Bangalore: a connection of its own, HAProxy, and each step of the gateway, as predicted?",
+    ask=_ask,
+    settings={
+        "ways": tuple(Way),
+        "legs": (28.0, 214.0, 32.0),
+        "rate": 50.0,
+        "size": 50_000_000,
+        "harmed_size": 1_000_000,
+        "losses": (0.0, 0.001, 0.01),
+        "competing": True,
+        "rounds": 3,
+        "downloads": 1,
+    },
+    readers={
+        "ways": _ways,
+        "legs": _legs,
+        "rate": within(1, 10_000, float),
+        "size": _SIZE,
+        "harmed_size": _SIZE,
+        "losses": _losses,
+        "competing": lambda text: {"on": True, "off": False}[text],
+        "rounds": within(1, 100, int),
+        "downloads": within(1, 100, int),
+    },
+    hints={
+        "ways": f"give some of {','.join(Way)}",
+        "legs": "give three round trips in milliseconds: 28,214,32",
+        "rate": "give Mbit/s",
+        "losses": "give shares up to 0.05, for example 0,0.001,0.01",
+        "competing": "say on or off",
+    },
+)
