@@ -33,6 +33,13 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 echo "installing ${missing[*]}" >&2
 export DEBIAN_FRONTEND=noninteractive
+# Servers that tests start by themselves (nginx, containerd, ...) shall not be started by their packages as well.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+	trap 'rm -f $policy' EXIT
+	printf '#!/bin/sh\nexit 101\n' >$policy
+	chmod 755 $policy
+fi
 # Another apt may be at work on a machine that has just come up.
 options=(-o DPkg::Lock::Timeout=400 -qq)
 apt-get "${options[@]}" update >&2
