@@ -104,7 +104,7 @@ def _known(pod: Pod) -> tuple[Container, ...]:
 
 
 def _container_of(owner: Owner, containers: Mapping[str, str]) -> str | None:
-    """By the process's cgroups, of any hierarchy: where containers have cgroups of v1, the socket's v2 id tells none."""
+    """By the process's cgroups, of any hierarchy: where they are of v1, the socket tells none."""
     if owner.pid is None:
         return None
     try:
