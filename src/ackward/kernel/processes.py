@@ -28,6 +28,15 @@ def cgroup_path(cgroup_id: int) -> str | None:
     return _cgroup_paths().get(cgroup_id)
 
 
+def cgroup_of_process(pid: int) -> str | None:
+    """The v2 cgroup that a process is in, as /proc/PID/cgroup has it: "/" is the root. None if it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((line.removeprefix("0::") for line in lines if line.startswith("0::")), None)
+
+
 def container_of_cgroup(cgroup_id: int) -> str | None:
     """A short container id if the cgroup's name is one that a container runtime gives, else None."""
     found = _CONTAINER.search(cgroup_path(cgroup_id) or "")
