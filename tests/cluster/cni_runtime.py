@@ -132,12 +132,11 @@ class Agent:
     directory: Path
     served: list[Served] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
-    unready: str | None = None
 
     def __post_init__(self) -> None:
         self.pods = Pods(self.directory / "attachments", self.troubles.append)
         self.missed = Missed(self.directory / "missed", self.troubles.append)
-        self.commands = Commands(self.pods, self.missed, self.served.append, lambda: self.unready)
+        self.commands = Commands(self.pods, self.missed, self.served.append)
 
     @property
     def socket(self) -> Path:

@@ -25,7 +25,7 @@ from tests.cluster.cni_runtime import (
     without_quickack,
 )
 from tests.kernel.bpf_file_system import bpf_file_system
-from tests.kernel.quickack_hosts import SLOW_MS, Conversation, ip, routing
+from tests.kernel.quickack_hosts import SLOW_MS, Conversation, advertise, eventually, ip, routing
 from tests.unit.stub_runs import configuration, run
 
 from ackward.kernel import sysctl
@@ -209,12 +209,41 @@ def test_two_gateways_of_one_metric_are_left_alone_and_the_pod_starts(agent: Age
         assert routing(here) == before
 
 
+def test_a_route_that_the_kernel_learned_is_left_to_it_and_named(agent: Agent, node: Namespace) -> None:
+    """A changed one would not be withdrawn any more when its router says so."""
+    chain = Chain(node, "podnet", "1.0.0", [agent.entry])
+    with pod() as here, pod("router") as there:
+        ip(here, "link", "add", IFNAME, "type", "veth", "peer", "name", "w0", "netns", there.name)
+        sysctl.write(here, f"net.ipv6.conf.{IFNAME}.accept_ra", "2")
+        for name, end in ((IFNAME, here), ("w0", there)):
+            ip(end, "link", "set", name, "up")
+        ip(here, "addr", "add", "198.19.7.2/24", "dev", IFNAME)
+        ip(here, "route", "add", "default", "via", "198.19.7.1")
+
+        def learned() -> bool:
+            with contextlib.suppress(OSError):  # the link has no address yet
+                advertise(there, "w0", 600)
+            return "proto ra" in ip(here, "-6", "route", "show", "default")
+
+        assert eventually(learned)
+        before = routing(here)
+        chain.add(here, ASKS, {"cniVersion": "1.0.0"})
+        assert without_quickack(routing(here)) == before
+        assert [line.split()[1] for line in quick(here)] == ["198.19.7.0/24", "default"]
+        (note,) = agent.served[-1].notes
+        assert "left out: the IPv6 route ::/0" in note
+        assert agent.served[-1].problems == ()
+        chain.check(here, ASKS)
+        chain.delete(here)
+        assert routing(here) == before
+
+
 def test_annotations(agent: Agent, node: Namespace) -> None:
     annotations = {
         "ackward.io/quickack": "10.0.0.0/8,fd00::/8",
         "ackward.io/initcwnd": "40",
         "ackward.io/nodelay": "8080,9000-9100",
-        "ackward.io/bypass": "true",
+        "ackward.io/bypass": "not on Sundays",
         "ackward.io/surprise": "x",
     }
     chain = Chain(node, "podnet", "1.0.0", [agent.entry])
@@ -325,7 +354,5 @@ def test_gc_takes_what_is_not_listed_of_its_own_network(agent: Agent, node: Name
 
 
 def test_status(agent: Agent) -> None:
-    asked = configuration(agent.socket, cniVersion="1.1.0", prevResult=...)
+    asked = configuration(agent.socket, cniVersion="1.1.0", failurePolicy="closed", prevResult=...)
     assert (run("STATUS", asked).code, run("STATUS", asked).out) == (0, b"")
-    agent.unready = "the chain has no entry of ours"
-    assert run("STATUS", asked).error["code"] == 50

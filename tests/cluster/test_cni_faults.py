@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from tests.cluster.cni_runtime import ASKS, Agent, quick, unicast, wired_pod
 from tests.kernel.quickack_hosts import eventually, ip, routing
-from tests.unit.stub_runs import RESULT, configuration, run
+from tests.unit.stub_runs import RESULT, configuration, run, stub
 
 from ackward import remedies
 from ackward.errors import Unavailable
@@ -34,7 +34,9 @@ EVERY = 4  # routes of a wired pod that get quickack: both families, connected a
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Agent:
-    return Agent(tmp_path / "node")
+    made = Agent(tmp_path / "node")
+    made.directory.mkdir()
+    return made
 
 
 @pytest.fixture
@@ -96,6 +98,24 @@ def test_an_agent_that_comes_back_makes_up_for_what_it_missed(agent: Agent, here
     assert quick(here) == []
 
 
+def test_after_a_reboot_the_request_finds_a_place(tmp_path: Path) -> None:
+    """/run is empty then, and pods may start before the agent. In a mount namespace, whose /run is another."""
+    argv = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        'mount -t tmpfs none /run && "$0" && echo && find /run/ackward -mindepth 1',
+    ]
+    done = run("ADD", configuration(Path("/run/ackward/node/agent.sock"), ASKS), argv=[*argv, *stub()])
+    assert done.code == 0
+    printed, _, found = done.out.decode().partition("\n/run")
+    assert json.loads(printed) == RESULT
+    assert f"/run{found}".split() == [
+        f"/run/ackward/node{part}" for part in ("", "/missed", "/missed/0123abcd.eth0")
+    ]
+
+
 def test_what_lies_among_the_missed_and_is_no_request(agent: Agent) -> None:
     agent.missed.directory.mkdir(parents=True)
     whole = Request({"CNI_COMMAND": "ADD"}, b"{}").pack()
@@ -118,18 +138,19 @@ def test_what_was_lost_is_given_back(agent: Agent, here: Namespace) -> None:
     attachment = Attachment(container_id="c", ifname="eth0", netns=str(here.path), annotations=ASKS)
     before = routing(here)
     assert agent.pods.apply(attachment).problems == ()
-    assert agent.pods.repair(attachment).changed == ()
+    assert agent.pods.lacking(attachment) == ()
+    assert agent.pods.apply(attachment).changed == ()
     ip(here, "route", "replace", "default", "via", "198.19.7.1")
     ip(here, "-6", "route", "delete", "default")
     assert len(agent.pods.lacking(attachment)) == 2
-    assert agent.pods.repair(attachment).problems == ()
+    assert agent.pods.apply(attachment).problems == ()
     assert agent.pods.lacking(attachment) == ()
     assert len(quick(here)) == len([line for line in unicast(here) if "fe80" not in line]) == EVERY - 1
     ip(
         here, "-6", "route", "add", "default", "via", "fdac:7::1"
     )  # a route that comes later is one of every route
     assert [words[:9] for words in agent.pods.lacking(attachment)] == ["not done:"]
-    assert agent.pods.repair(attachment).problems == ()
+    assert agent.pods.apply(attachment).problems == ()
     assert (agent.pods.lacking(attachment), len(quick(here))) == ((), EVERY)
     agent.pods.forget("c", "eth0")
     assert routing(here) == before
@@ -252,7 +273,7 @@ Pods(Path({str(agent.pods.directory)!r})).apply(Attachment.model_validate_json({
     assert done.returncode in (-9, 1), done.stderr
     again = Pods(agent.pods.directory)
     (known,) = again.all()
-    assert again.repair(known).problems == ()
+    assert again.apply(known).problems == ()
     assert len(quick(here)) == EVERY
     assert state_of(agent.pods.directory / "c.eth0") is State.IN_FORCE
     assert again.forget("c", "eth0").problems == ()
@@ -358,7 +379,12 @@ def test_a_handler_that_fails_is_no_answer(tmp_path: Path) -> None:
     with agent.running():
         done = run("ADD", configuration(agent.socket, ASKS))
         assert (done.code, json.loads(done.out)) == (0, RESULT)
-        assert run("STATUS", configuration(agent.socket, cniVersion="1.1.0")).error["code"] == 50
+        assert (
+            run("STATUS", configuration(agent.socket, cniVersion="1.1.0", failurePolicy="closed")).error[
+                "code"
+            ]
+            == 50
+        )
     assert "a request failed: LookupError: a fault of ours" in agent.troubles
 
 
@@ -385,15 +411,18 @@ assert made.recv(1) == b""
 
 
 def test_one_agent_at_a_time_and_a_dead_ones_place_is_taken(agent: Agent) -> None:
-    agent.directory.mkdir()
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(agent.socket))
     with agent.running():
-        assert run("STATUS", configuration(agent.socket, cniVersion="1.1.0")).code == 0
+        assert (
+            run("STATUS", configuration(agent.socket, cniVersion="1.1.0", failurePolicy="closed")).code == 0
+        )
         other = Server(agent.socket, agent.commands, agent.troubles.append)
         with pytest.raises(Unavailable, match="another node agent"):
             other.open()
-        assert run("STATUS", configuration(agent.socket, cniVersion="1.1.0")).code == 0
+        assert (
+            run("STATUS", configuration(agent.socket, cniVersion="1.1.0", failurePolicy="closed")).code == 0
+        )
     assert not agent.socket.exists()
 
 

@@ -75,7 +75,7 @@ class TestTheList:
         """Truncated, half written, paused, finished: what counts is what is there when it closes."""
         with node.agent() as agent:
             text = LIST.replace("1.10", "7.70")
-            for _ in range(5):
+            for _ in range(2):
                 with node.list.open("w") as file:
                     file.write(text[: len(text) // 2])
                     file.flush()
@@ -250,8 +250,10 @@ class TestPods:
             with node.agent() as agent:
                 assert node.cni(pod, "ADD", ANNOTATED).returncode == 0
                 agent.end(signal.SIGKILL)
-        with node.agent():
+        with node.agent() as agent:
             assert eventually(lambda: node.status().pods == ())
+            assert eventually(lambda: len(agent.events("pod forgotten")) == 1)
+            assert agent.events("pod forgotten")[0]["pod"] == f"default/{pod.name}"
 
 
 class TestTheEnd:

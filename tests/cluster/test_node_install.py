@@ -59,10 +59,25 @@ def test_uninstall_leaves_the_node_as_it_was(node: Node) -> None:
         assert has_quickack(pod)
         done = node.ackward("uninstall")
         assert done.returncode == 0, done.stderr
+        assert f"default/{pod.name}: undone: set quickack" in done.stdout
         assert routing(pod) == routes
     assert tree(node.root) == before
     assert not node.run.exists()
     assert node.ackward("uninstall").stdout.strip() == "nothing of ackward was on this node."
+
+
+def test_uninstall_reaches_a_pod_whose_record_cannot_be_read(node: Node) -> None:
+    with temporary("pod") as pod:
+        give_network(pod)
+        routes = routing(pod)
+        with node.agent() as agent:
+            assert node.cni(pod, "ADD", ANNOTATED).returncode == 0
+            assert agent.end() == 0
+        (record,) = node.run.glob("attachments/*/attachment")
+        record.write_text("{")
+        done = node.ackward("uninstall")
+        assert (done.returncode, f"{pod.name}.eth0: undone" in done.stdout) == (0, True)
+        assert routing(pod) == routes
 
 
 def test_uninstall_finds_the_entry_in_every_list(node: Node) -> None:

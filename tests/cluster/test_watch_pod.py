@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 from tests.cluster.containerd import PYTHON, Containerd, Sandboxed
+from tests.cluster.node_agent import in_process
 from tests.kernel.lab_hosts import ackward, ackward_json
 
 from ackward.kernel import cri
@@ -107,7 +108,7 @@ def test_a_hostile_name_is_shown_and_never_obeyed(asked, tmp_path):
         half(asked, pod, "one", "serve", "127.0.0.1", shape)
         half(asked, pod, "two", "load", "127.0.0.1", shape)
         done = ackward("watch", "--pod", f"shop/{name}", "--for", "1s", "--report", str(page))
-        refused = ackward("watch", "--pod", "shop/other")
+        refused = in_process("watch", "--pod", "shop/other")
     finally:
         asked.remove_pod(pod.id)
     assert done.returncode == 0, done.stderr
@@ -130,15 +131,15 @@ def test_a_hostile_name_is_shown_and_never_obeyed(asked, tmp_path):
     ],
 )
 def test_what_names_no_pod_here_is_refused(asked, arguments, code, words):
-    done = ackward("watch", *arguments)
+    done = in_process("watch", *arguments)
     assert (done.returncode, done.stdout) == (code, "")
     assert words in done.stderr
     assert "nothing was watched" in done.stderr.lower()
 
 
-def test_without_a_runtime_it_says_what_it_looked_for(tmp_path):
-    environment = {**os.environ, "CONTAINER_RUNTIME_ENDPOINT": str(tmp_path / "none.sock")}
-    done = ackward("watch", "--pod", "shop/cart-0", env=environment)
+def test_without_a_runtime_it_says_what_it_looked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("CONTAINER_RUNTIME_ENDPOINT", str(tmp_path / "none.sock"))
+    done = in_process("watch", "--pod", "shop/cart-0")
     assert done.returncode == 3
     assert "none.sock cannot be asked: No such file or directory" in done.stderr
     assert "CONTAINER_RUNTIME_ENDPOINT" in done.stderr
@@ -154,13 +155,13 @@ def test_fix_reaches_a_pod_by_its_name_and_never_the_node(asked):
         assert done["plan"]["namespace"]["inode"] == asked.namespace(own).inode
         assert done["plan"]["namespace"]["path"] == str(cri.pod("shop/own").netns)
         assert len(done["plan"]["changes"]) == 2
-        refused = ackward("fix", "quickack", "--pod", "shop/host")
+        refused = in_process("fix", "quickack", "--pod", "shop/host")
         assert (refused.returncode, refused.stdout) == (2, "")
         assert "the pod 'shop/host' is on the node's own network" in refused.stderr
         # Neither its path nor its PID leads there after a boot.
-        lasting = ackward("fix", "quickack", "--pod", "shop/own", "--persist")
+        lasting = in_process("fix", "quickack", "--pod", "shop/own", "--persist")
         assert lasting.returncode == 2
         assert "has no name that it would have again after a boot" in lasting.stderr
-        both = ackward("fix", "quickack", "--pod", "shop/own", "--netns", "self")
+        both = in_process("fix", "quickack", "--pod", "shop/own", "--netns", "self")
         assert both.returncode == 2
         assert "Nothing was changed" in both.stderr

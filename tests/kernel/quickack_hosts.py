@@ -6,6 +6,7 @@ import contextlib
 import re
 import socket
 import statistics
+import struct
 import subprocess
 import threading
 import time
@@ -148,3 +149,15 @@ def _received(connection: socket.socket, count: int) -> bool:
             return False
         count -= len(data)
     return True
+
+
+def advertise(host: Namespace, device: str, lifetime: int) -> None:
+    """Send a router advertisement (RFC 4861, 4.2) of so many seconds out of ``device``."""
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as raw:
+            index = socket.if_nametoindex(device)
+            raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+            raw.sendto(struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, lifetime, 0, 0), ("ff02::1", 0, 0, index))
+
+    call_inside(host, send)

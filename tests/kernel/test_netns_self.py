@@ -9,7 +9,7 @@ import pytest
 from tests.kernel.lab_hosts import ACKWARD
 from tests.kernel.quickack_hosts import SLOW_MS, Conversation, ip
 
-from ackward.kernel.namespaces import Namespace, command_inside
+from ackward.kernel.namespaces import Namespace, call_inside, command_inside, current, resolve
 from ackward.lab.topology import DEVICE
 
 #: Root without any capability but these; it gets no other by exec.
@@ -88,3 +88,15 @@ def test_sockets_need_more_and_that_is_said(pod):
     assert "Traceback" not in done.stderr
     assert "Next: " in done.stderr
     assert defaults(pod) == before
+
+
+def test_a_thread_in_another_namespace_is_there_and_not_where_its_process_is(pod: Namespace) -> None:
+    def seen() -> tuple[int, str, int]:
+        here = resolve("self")
+        assert here.is_current
+        return here.inode, here.name, here.path.stat().st_ino
+
+    process = current()
+    assert call_inside(pod, seen) == (pod.inode, pod.name, pod.inode)
+    assert (current(), str(process.path)) == (process, "/proc/self/ns/net")
+    assert process.inode != pod.inode

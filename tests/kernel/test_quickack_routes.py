@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
-import socket
-import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from tests.kernel.quickack_hosts import SLOW_MS, Conversation, eventually, ip, router, routing, wire
+from tests.kernel.quickack_hosts import (
+    SLOW_MS,
+    Conversation,
+    advertise,
+    eventually,
+    ip,
+    router,
+    routing,
+    wire,
+)
 
 from ackward import remedies
 from ackward.errors import Refused, Unavailable
@@ -308,18 +315,6 @@ class TestCopies:
         ip(host, "route", "replace", "203.0.113.0/24", "via", "198.19.1.2")
         assert undone(receipt, store).complete
         assert "via 198.19.1.2" in ip(host, "route", "show", "203.0.113.0/24")
-
-
-def advertise(host: Namespace, device: str, lifetime: int) -> None:
-    """Send a router advertisement (RFC 4861, 4.2) of so many seconds out of ``device``."""
-
-    def send() -> None:
-        with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as raw:
-            index = socket.if_nametoindex(device)
-            raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
-            raw.sendto(struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, lifetime, 0, 0), ("ff02::1", 0, 0, index))
-
-    call_inside(host, send)
 
 
 @pytest.fixture

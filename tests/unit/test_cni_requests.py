@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.stub_runs import ANNOTATIONS, RESULT, STUBS
 
+from ackward.model.bypass import Hazard
 from ackward.model.scopes import BypassScope, RouteScope, SocketScope, WindowScope
 from ackward.node import cni, wire
 from ackward.node.annotations import Asked, ours, wanted
@@ -50,6 +51,11 @@ SENSE: list[tuple[dict[str, object], tuple[Asked, ...]]] = [
     ({"ackward.io/bypass": "false"}, ()),
     ({"ackward.io/bypass": "true"}, (Asked("bypass", BypassScope(ports=(1, 65535))),)),
     ({"ackward.io/bypass": "8080"}, (Asked("bypass", BypassScope(ports=(8080, 8080))),)),
+    (
+        {"ackward.io/bypass": "true", "ackward.io/bypass-accept": "splice, oob"},
+        (Asked("bypass", BypassScope(ports=(1, 65535), accepted=(Hazard.OOB, Hazard.SPLICE))),),
+    ),
+    ({"ackward.io/bypass-accept": "splice"}, ()),
     ({"ackward.io/bypass": "8000-8010,8005"}, (Asked("bypass", BypassScope(ports=(8000, 8010))),)),
 ]
 
@@ -67,6 +73,7 @@ NONSENSE = {
     "ackward.io/initcwnd": ["0", "-1", "1001", "1e3", "ten", "", "9" * 5000, "٣"],
     "ackward.io/nodelay": ["70000", "5-4", "80;90", "http", "1-2-3", "0-9"],
     "ackward.io/bypass": ["maybe", "80,90", "70000"],
+    "ackward.io/bypass-accept": ["", "true", "splice,everything"],
     "ackward.io/quikack": ["true"],
 }
 

@@ -124,13 +124,16 @@ def test_failure_policy_closed_is_try_again_later(nobody: Path) -> None:
     assert not list(nobody.parent.iterdir())
 
 
-def test_without_agent_status_says_so_and_check_lets_be(nobody: Path) -> None:
+def test_without_agent_status_and_check_let_be_unless_closed(nobody: Path) -> None:
+    """A runtime whose plugin's STATUS fails calls the node's network not ready: no pod would start."""
     stdin = configuration(nobody, ASKS, cniVersion="1.1.0")
-    assert run("STATUS", stdin).error == {
+    status = run("STATUS", stdin)
+    assert (status.code, status.out, "does not answer" in status.err) == (0, b"", True)
+    assert run("STATUS", configuration(nobody, cniVersion="1.1.0", failurePolicy="closed")).error == {
         "cniVersion": "1.1.0",
         "code": 50,
         "msg": "the node agent of ackward does not answer",
-        "details": "pods start without what their annotations ask for",
+        "details": "failurePolicy is closed: pods that ask for something do not start",
     }
     assert (run("CHECK", stdin).code, run("CHECK", stdin).out) == (0, b"")
     assert run("GC", stdin).error["code"] == 11
@@ -258,7 +261,8 @@ def test_a_confused_agent_is_no_agent(answer: bytes, nobody: Path) -> None:
     with served(nobody, lambda client: client.sendall(answer)):
         assert json.loads(run("ADD", configuration(nobody, ASKS)).out) == RESULT
     with served(nobody, lambda client: client.sendall(answer)):
-        assert run("STATUS", configuration(nobody, cniVersion="1.1.0")).error["code"] == 50
+        asked = configuration(nobody, cniVersion="1.1.0", failurePolicy="closed")
+        assert run("STATUS", asked).error["code"] == 50
     with served(nobody, lambda client: client.sendall(answer)):
         assert run("DEL", configuration(nobody)).code == 0
 
@@ -343,4 +347,5 @@ def test_it_reads_json_as_python_does(stdin: bytes, cut: int) -> None:
         whole = isinstance(json.loads(stdin.decode("utf-8"), parse_constant=int), dict)
     except ValueError:
         whole = False
-    assert run("STATUS", stdin).error["code"] == (50 if whole else 6)
+    done = run("STATUS", stdin)
+    assert done.code == 0 if whole else done.error["code"] == 6

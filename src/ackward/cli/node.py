@@ -172,11 +172,13 @@ def _lines(found: NodeStatus) -> list[str]:
         f"entry   {found.entry.state.value}: {found.entry.words or found.entry.file}",
         f"agent   {'answers' if found.agent.answering else 'does not answer'}: {found.agent.socket}",
         f"marker  {'there' if found.marker.present else 'not there'}: {found.marker.path}",
-        f"missed  {found.missed} pods started while no agent answered, and wait for it",
+        f"missed  {found.missed} started while no agent answered, and not reached yet",
         f"pods    {len(found.pods)} on record",
     ]
     for pod in found.pods:
-        what = "gone" if not pod.alive else f"lacks {'; '.join(pod.lacking)}" if pod.lacking else "in force"
+        what = "in force" if pod.alive else "gone"
+        if pod.lacking:
+            what = f"not in force: {'; '.join(pod.lacking)}"
         lines.append(f"  {pod.pod or pod.container_id} {pod.ifname}: {what}")
     return lines
 

@@ -9,6 +9,7 @@ import typer
 
 from ackward import remedies
 from ackward.cli.output import data, print_json, talk
+from ackward.cli.pods_on_record import on_record, say
 from ackward.remedies.lasting.persistence import without_receipt
 from ackward.remedies.receipts import Receipts
 from ackward.report.status_table import lines
@@ -36,6 +37,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] =
         }
         print_json(json.dumps(document, indent=2))
         return
+    say(on_record(), "`ackward node status` shows their remedies")
     for line in lines(found, waiting):
         data.print(line, markup=False, soft_wrap=True)
     for one in found:

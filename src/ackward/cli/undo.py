@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ackward.cli.output import data, print_json, talk
+from ackward.cli.pods_on_record import on_record, say
 from ackward.errors import PartlyChanged, UsageError
 from ackward.kernel.namespaces import in_sight
 from ackward.loop import fixing
@@ -47,11 +48,20 @@ def undo(
             consequence="nothing was undone",
             next_step="`ackward status` lists them",
         )
-    if everything:
-        cleared = undo_all(Receipts(), in_sight())
-    else:
-        cleared = Cleared(tuple(fixing.undo(*(ids or []), until_boot=until_boot)))
-    _show(cleared, as_json=as_json)
+    _show(_undo_all() if everything else _undo(ids or [], until_boot=until_boot), as_json=as_json)
+
+
+def _undo(ids: list[str], *, until_boot: bool) -> Cleared:
+    return Cleared(tuple(fixing.undo(*ids, until_boot=until_boot)))
+
+
+def _undo_all() -> Cleared:
+    """All of this machine but what the node agent did to pods: it would do that again."""
+    pods = on_record()
+    theirs = {pod.identity.inode for pod in pods if pod.identity}
+    cleared = undo_all(Receipts(), [namespace for namespace in in_sight() if namespace.inode not in theirs])
+    say(pods, "what they asked for stays; `ackward node uninstall` takes it back")
+    return cleared
 
 
 def _show(cleared: Cleared, *, as_json: bool) -> None:

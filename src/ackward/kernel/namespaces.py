@@ -38,13 +38,19 @@ class Namespace:
     @property
     def is_current(self) -> bool:
         """Whether the calling thread is in this namespace."""
-        return self.inode == Path("/proc/thread-self/ns/net").stat().st_ino
+        return self.inode == _inode_here()
+
+
+def _inode_here() -> int:
+    return os.stat("/proc/thread-self/ns/net").st_ino  # noqa: PTH116 - asked for often, and twice as fast as a Path
 
 
 def current() -> Namespace:
-    """The namespace of the calling thread."""
-    path = Path("/proc/self/ns/net")
-    inode = path.stat().st_ino
+    """The calling thread's namespace. Where that is not the process's own, its path lives as long as the thread."""
+    inode = _inode_here()
+    path = Path("/proc/self/ns/net")  # a receipt names it: other processes find the namespace by it, too
+    if path.stat().st_ino != inode:
+        path = Path(f"/proc/self/task/{threading.get_native_id()}/ns/net")
     return Namespace(_name_of(inode) or "self", path, inode)
 
 

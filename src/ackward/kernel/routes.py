@@ -126,14 +126,8 @@ def replace_verified(
     netlink.change(RTM_NEWROUTE, NLM_F_REPLACE, rebuilt(route, metrics=metrics), doing=doing)
     siblings = _siblings(before, route.key)
     after = _siblings(dump(netlink, route.key.family), route.key)
-    unset = route.essence(*metrics)
-    set_ = any(
-        other.essence(*metrics) == unset and all(other.metric(name) == metrics[name] for name in metrics)
-        for other in after
-    )
-    if set_ and Counter(one.essence(*metrics) for one in siblings) == Counter(
-        one.essence(*metrics) for one in after
-    ):
+    expected = Counter(_told(one, metrics, metrics if one is route else None) for one in siblings)
+    if expected == Counter(_told(one, metrics) for one in after):
         return
     _put_back(netlink, siblings, after)
     raise Unavailable(
@@ -144,10 +138,17 @@ def replace_verified(
     )
 
 
+def _told(
+    route: Route, names: Iterable[Metric], values: Mapping[Metric, int] | None = None
+) -> tuple[bytes, tuple[int, ...]]:
+    """A route for comparison: all but those metrics, and what each of them is, or is to be."""
+    return route.essence(*names), tuple(values[name] if values else route.metric(name) for name in names)
+
+
 def _siblings(routes: Iterable[Route], key: Key) -> list[Route]:
     """Routes to the same destination in the same table: all that one replacement can touch."""
     return [
-        route for route in routes if (route.key.destination, route.key.table) == (key.destination, key.table)
+        route for route in routes if (route.key.table, route.key.destination) == (key.table, key.destination)
     ]
 
 

@@ -248,6 +248,7 @@ class Agent:
                 error=served.error,
                 changed=served.changed,
                 problems=served.problems,
+                notes=served.notes,
                 complaints=served.complaints,
                 milliseconds=round(served.seconds * 1000, 3),
             )

@@ -2,10 +2,12 @@
 
 Nothing of a pod is trusted: what makes no sense becomes a complaint in words, and the rest is done all the same.
 
-    enable-quickack         1, t, true, y, yes in any case; the Quickack CNI plugin's own annotation
-    ackward.io/quickack     the same, or the networks (CIDRs, comma-separated) to which ACKs leave at once
-    ackward.io/initcwnd     the segments that a connection begins with
-    ackward.io/nodelay      as the first, or ports and ranges of ports: 80,8000-8100
+    enable-quickack            1, t, true, y, yes in any case; the Quickack CNI plugin's own annotation
+    ackward.io/quickack        the same, or the networks (CIDRs, comma-separated) to which ACKs leave at once
+    ackward.io/initcwnd        the segments that a connection begins with
+    ackward.io/nodelay         as the first, or ports and ranges of ports: 80,8000-8100
+    ackward.io/bypass          as the first, or one port or range of servers' ports
+    ackward.io/bypass-accept   in what its connections may differ from TCP, as `ackward fix bypass --accept` names it
 """
 
 from __future__ import annotations
@@ -14,16 +16,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
 
-from ackward.model.scopes import MOST_SEGMENTS, RouteScope, Scope, SocketScope, WindowScope
+from ackward.model.bypass import Hazard
+from ackward.model.scopes import MOST_SEGMENTS, BypassScope, RouteScope, Scope, SocketScope, WindowScope
 
 ENABLE_QUICKACK = "enable-quickack"
 PREFIX = "ackward.io/"
+_ACCEPT = f"{PREFIX}bypass-accept"
 
 _YES = frozenset({"1", "t", "true", "y", "yes"})
 _NO = frozenset({"0", "f", "false", "n", "no", ""})
 
 # Connected routes too: to a pod on the same bridge leads no default route.
 _EVERY_ROUTE = RouteScope(every=True)
+_ALL_PORTS = (1, 65535)
 
 #: A pod with more ports or networks than this is a mistake, and each costs a route or a hook.
 _MOST_PARTS = 16
@@ -34,7 +39,7 @@ _LONGEST, _MOST_UNKNOWN = 4096, 8
 
 @dataclass(frozen=True)
 class Asked:
-    """One remedy and what it is to reach; nodelay's scope gets the pod's cgroup when that is known."""
+    """One remedy and what it is to reach; a scope of sockets gets the pod's cgroup when that is known."""
 
     remedy: str
     scope: Scope
@@ -84,6 +89,9 @@ def wanted(annotations: Mapping[str, object]) -> Wanted:
             requests |= dict.fromkeys(reader(value.strip()))
         except _Nonsense as error:
             complaints.append(f"{name}: {value[:_MOST_SHOWN]!r} {error}")
+    if any(one.remedy == "bypass" for one in requests):
+        accepted = _accepted(annotations)
+        requests = {_accepting(one, accepted): None for one in requests}
     everything = Asked("quickack", _EVERY_ROUTE)
     if everything in requests:  # what is asked for all routes needs no route of its own for some
         requests = {one: None for one in requests if one == everything or one.remedy != "quickack"}
@@ -118,11 +126,51 @@ def _initcwnd(value: str) -> list[Asked]:
 
 
 def _nodelay(value: str) -> list[Asked]:
+    return [Asked("nodelay", SocketScope(ports=ports)) for ports in _chosen_ports(value)]
+
+
+def _bypass(value: str) -> list[Asked]:
+    chosen = _chosen_ports(value)
+    if len(chosen) > 1:  # each is a hook that the whole node shares
+        raise _Nonsense("names several ports: write one, or a range, or true")
+    # With nothing named the remedy refuses; here the pod is.
+    return [Asked("bypass", BypassScope(ports=ports or _ALL_PORTS)) for ports in chosen]
+
+
+def _bypass_accept(value: str) -> list[Asked]:
+    _hazards(value)  # of the bypass itself: it asks for nothing alone
+    return []
+
+
+def _hazards(value: str) -> tuple[Hazard, ...]:
+    try:
+        return tuple(sorted({Hazard(part.strip()) for part in value.split(",")}))
+    except ValueError as error:
+        raise _Nonsense(
+            f"names no hazards: they are {', '.join(list(Hazard)[:3])}, ... (docs/bypass.md)"
+        ) from error
+
+
+def _accepted(annotations: Mapping[str, object]) -> tuple[Hazard, ...]:
+    try:
+        return _hazards(ours(annotations).get(_ACCEPT, ""))
+    except _Nonsense:
+        return ()  # there is none, or it has been complained of
+
+
+def _accepting(asked: Asked, accepted: tuple[Hazard, ...]) -> Asked:
+    if not isinstance(asked.scope, BypassScope):
+        return asked
+    return Asked(asked.remedy, asked.scope.model_copy(update={"accepted": accepted}))
+
+
+def _chosen_ports(value: str) -> list[tuple[int, int] | None]:
+    """Ranges of ports; none stands for all, and no range for no."""
     # A lone 1 is yes, as in the other annotations: nobody serves on port 1.
     yes = _yes_or_no(value)
     if yes is not None:
-        return [Asked("nodelay", SocketScope())] if yes else []
-    return [Asked("nodelay", SocketScope(ports=ports)) for ports in _joined(map(_ports, _parts(value)))]
+        return [None] if yes else []
+    return [*_joined(map(_ports, _parts(value)))]
 
 
 def _ports(text: str) -> tuple[int, int]:
@@ -147,13 +195,6 @@ def _joined(ranges: map[tuple[int, int]]) -> list[tuple[int, int]]:
     return found
 
 
-def _bypass(value: str) -> list[Asked]:
-    if _yes_or_no(value) is False:
-        return []
-    # The one place: when there is a remedy `bypass` for namespaces, this gives what to ask of it.
-    raise _Nonsense("is understood, but this version has no bypass for pods")
-
-
 def _yes_or_no(value: str) -> bool | None:
     word = value.lower()
     return True if word in _YES else False if word in _NO else None
@@ -172,4 +213,5 @@ _READERS: Mapping[str, Callable[[str], list[Asked]]] = {
     f"{PREFIX}initcwnd": _initcwnd,
     f"{PREFIX}nodelay": _nodelay,
     f"{PREFIX}bypass": _bypass,
+    _ACCEPT: _bypass_accept,
 }

@@ -26,13 +26,12 @@ _IFNAME = re.compile(r"[^/:\s\0]{1,15}\Z")
 
 
 class Code(enum.IntEnum):
-    """Error codes of the specification; from 100 on they are a plugin's own. The stub has two more (5 and 11)."""
+    """Error codes of the specification; from 100 on they are a plugin's own. The stub has three more (5, 11, 50)."""
 
     INCOMPATIBLE_VERSION = 1
     INVALID_ENVIRONMENT = 4
     UNDECODABLE = 6
     INVALID_CONFIGURATION = 7
-    NOT_AVAILABLE = 50
     NOT_IN_FORCE = 100
     NOT_APPLIED = 101
 

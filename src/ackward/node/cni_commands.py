@@ -23,7 +23,7 @@ class Served:
     """One request and what became of it, for logs and metrics.
 
     ``code``: 0, or the error's code that the runtime got. ``wanted``: the pod asks for anything. ``changed``,
-    ``problems`` and ``complaints`` are words.
+    ``problems``, ``notes`` and ``complaints`` are words.
     """
 
     command: str
@@ -35,21 +35,22 @@ class Served:
     wanted: bool = False
     changed: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     complaints: tuple[str, ...] = ()
     seconds: float = 0.0
 
 
 @dataclass
 class Commands:
-    """Answers requests; safe for threads. ``unready`` says why STATUS shall report that the plugin is not available."""
+    """Answers requests; safe for threads."""
 
     pods: Pods
     missed: Missed
     tell: Callable[[Served], None] = field(default=lambda _: None)
-    unready: Callable[[], str | None] = field(default=lambda: None)
 
     def __post_init__(self) -> None:
-        remedies.load("quickack")  # the first pod shall not wait for the import
+        for name in ("quickack", "initcwnd"):  # the first pod shall not wait for the imports
+            remedies.load(name)
 
     def __call__(self, request: Request) -> Answer:
         """The answer; what happened is told once."""
@@ -84,7 +85,7 @@ class Commands:
             case Command.GC:
                 return self._collect(invocation, served)
             case Command.STATUS:
-                return self._status(served)
+                return served  # it answers, and that is all: an error would let the runtime start no pods
 
     def _add(self, invocation: Invocation, served: Served) -> Served:
         attachment = _attachment(invocation)
@@ -126,16 +127,13 @@ class Commands:
                 served = _with(served, self._delete(one.container_id, one.ifname))
         return served
 
-    def _status(self, served: Served) -> Served:
-        why = self.unready()
-        if why is not None:
-            raise CniError(Code.NOT_AVAILABLE, "pods do not get what they ask for", why)
-        return served
-
 
 def _with(served: Served, outcome: Outcome) -> Served:
     return replace(
-        served, changed=(*served.changed, *outcome.changed), problems=(*served.problems, *outcome.problems)
+        served,
+        changed=(*served.changed, *outcome.changed),
+        problems=(*served.problems, *outcome.problems),
+        notes=(*served.notes, *outcome.notes),
     )
 
 

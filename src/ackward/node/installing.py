@@ -66,7 +66,14 @@ def place_binary(places: Places) -> bool:
 
 
 def install_node(places: Places, entry: Mapping[str, object]) -> list[str]:
-    """Binary, then entry; gives what was done in words. Raises :class:`PartlyChanged` if the entry found no place."""
+    """Room for what is missed, binary, then entry; gives what was done in words.
+
+    Raises :class:`PartlyChanged` if the entry found no place.
+    """
+    try:
+        places.run.mkdir(mode=0o700, parents=True, exist_ok=True)  # the stub makes no directory but ours
+    except OSError as error:
+        raise unwritable(places.run, error) from error
     done = [f"{places.binary} installed" if place_binary(places) else f"{places.binary} was there"]
     found, changed = keeper.put(places.configuration, entry)
     if found.state is Placement.REFUSED:
@@ -91,7 +98,7 @@ def uninstall_node(places: Places, *, keep_binary: bool) -> list[str]:
         raise Refused(
             f"an agent answers at {places.socket}: it would put the entry back",
             consequence="nothing was changed",
-            next_step="stop it first: `kubectl delete -k deploy/base`, or end its service",
+            next_step="stop it first: `kubectl delete daemonset -n ackward ackward-node`, or end its service",
         )
     try:
         done = [f"entry taken out of {path}" for path in keeper.take_out(places.configuration)]
@@ -123,14 +130,10 @@ def uninstall_node(places: Places, *, keep_binary: bool) -> list[str]:
 
 
 def _forget_pods(places: Places, done: list[str]) -> list[str]:
-    if not places.attachments.is_dir():
-        return []
     open_points: list[str] = []
-    pods = Pods(places.attachments)
-    for attachment in pods.all():
-        outcome = pods.forget(attachment.container_id, attachment.ifname)
-        done.extend(outcome.changed)
-        open_points.extend(outcome.problems)
+    for pod, outcome in Pods(places.attachments).forget_all():
+        done.extend(f"{pod}: {words}" for words in outcome.changed)
+        open_points.extend(f"{pod}: {words}" for words in outcome.problems)
     return open_points
 
 

@@ -23,7 +23,7 @@ from ackward.errors import AckwardError, Refused, Unavailable, UnknownName
 from ackward.kernel.namespaces import CLONE_NEWNET, Namespace, call_inside, resolve
 from ackward.model.plan import NamespaceIdentity, Receipt, Refusal, State
 from ackward.model.report import Model
-from ackward.model.scopes import Scope, SocketScope
+from ackward.model.scopes import BypassScope, Scope, SocketScope
 from ackward.node.annotations import Asked, Wanted, wanted
 from ackward.node.pods_cgroup import cgroup_of
 from ackward.remedies.receipts import Receipts
@@ -33,6 +33,11 @@ NODE = Path("/run/ackward/node")
 
 _RECORD = "attachment"  # without .json: it lies among receipts and is none
 _LOCKS = 64
+#: BPF hooks do what these ask for, and no plan tells what came later: a hook reaches new sockets by itself.
+_OF_SOCKETS = (SocketScope, BypassScope)
+#: A bypass has a hook on the root of the cgroups, as the other end may be anywhere; the kernel allows 64 there
+#: (BPF_CGROUP_MAX_PROGS), and pods shall not take them all from others.
+_MOST_BYPASSED = 32
 _NS_GET_NSTYPE = 0xB703  # include/uapi/linux/nsfs.h
 
 
@@ -76,10 +81,11 @@ class Attachment(Model):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was changed and what could not be, in words. ``gone``: there is no such namespace."""
+    """What was changed, what could not be, and what is good to know, in words. ``gone``: there is no such namespace."""
 
     changed: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     gone: bool = False
 
 
@@ -106,7 +112,7 @@ class Pods:
                 namespace = _enterable(attachment)
                 # Inside, no step of a remedy has to enter by itself. A hook is tried on a connection of our own first.
                 outcome = call_inside(namespace, self._apply_routes, namespace, attachment, wanted)
-                sockets = [asked for asked in wanted.requests if isinstance(asked.scope, SocketScope)]
+                sockets = [asked for asked in wanted.requests if isinstance(asked.scope, _OF_SOCKETS)]
                 return _together(outcome, self._apply_each(namespace, attachment, sockets))
             except (UnknownName, FileNotFoundError) as error:  # it may end between look and entry
                 return Outcome(problems=(str(error),), gone=True)
@@ -118,26 +124,31 @@ class Pods:
         self._record(attachment.model_copy(update={"identity": identity}))
         kept = {(asked.remedy, _scope(asked, attachment)) for asked in wanted.requests}
         uncleared = Outcome(problems=tuple(_clear(self._store(attachment), namespace, identity.cookie, kept)))
-        routes = [asked for asked in wanted.requests if not isinstance(asked.scope, SocketScope)]
+        routes = [asked for asked in wanted.requests if not isinstance(asked.scope, _OF_SOCKETS)]
         return _together(uncleared, self._apply_each(namespace, attachment, routes))
 
     def _apply_each(self, namespace: Namespace, attachment: Attachment, requests: Iterable[Asked]) -> Outcome:
         store = self._store(attachment)
         changed: list[str] = []
         problems: list[str] = []
+        notes: list[str] = []
         for asked in requests:
             try:
                 remedy = remedies.load(asked.remedy)
                 found = remedy.plan(namespace, _scope(asked, attachment))
                 if isinstance(found, Refusal):
                     raise found.as_error()
-                receipt = remedy.apply(found, store) if found.changes else None
+                # A plan for sockets is the same again when it is in force.
+                if found.changes and store.find(asked.remedy, found.namespace, found.scope) is None:
+                    if asked.remedy == "bypass":
+                        _require_room()
+                    receipt = remedy.apply(found, store)
+                    changed += [change.words for change in receipt.changes] if receipt else []
             except AckwardError as error:
                 problems.append(f"{asked.remedy}: {error}")
                 continue
-            if receipt is not None:
-                changed += [change.words for change in receipt.changes]
-        return Outcome(tuple(changed), tuple(problems))
+            notes += [f"{asked.remedy}: {note}" for note in found.notes]
+        return Outcome(tuple(changed), tuple(problems), tuple(notes))
 
     def lacking(self, attachment: Attachment) -> tuple[str, ...]:
         """What is not in force of what the annotations ask for, read back from the kernel.
@@ -157,12 +168,11 @@ class Pods:
         for asked in attachment.wanted.requests:
             scope = _scope(asked, attachment)
             remedy = remedies.load(asked.remedy)
-            lacking += _missing(remedy, receipts.get((asked.remedy, scope)), namespace, scope, store)
+            try:
+                lacking += _missing(remedy, receipts.get((asked.remedy, scope)), namespace, scope, store)
+            except AckwardError as error:  # of the others all is told the same
+                lacking.append(f"{asked.remedy}: {error}")
         return tuple(lacking)
-
-    def repair(self, attachment: Attachment) -> Outcome:
-        """Apply again if anything is lacking; nothing changed and no problem: all was in force."""
-        return self.apply(attachment) if self.lacking(attachment) else Outcome()
 
     def forget(self, container_id: str, ifname: str) -> Outcome:
         """Take back what was changed, if the namespace is there still, and forget the attachment.
@@ -172,6 +182,13 @@ class Pods:
         directory = self._path(container_id, ifname)
         with self._alone_at(directory):
             return _forget(directory)
+
+    def forget_all(self) -> Iterator[tuple[str, Outcome]]:
+        """Forget every attachment, also where its record cannot be read: who it was, and what became of it."""
+        for directory in self._directories():
+            with self._alone_at(directory):
+                attachment = _read(directory)
+                yield attachment.words if attachment else directory.name, _forget(directory)
 
     def all(self) -> list[Attachment]:
         """Every attachment that is recorded."""
@@ -248,7 +265,9 @@ class Pods:
 
 
 def _together(one: Outcome, other: Outcome) -> Outcome:
-    return Outcome((*one.changed, *other.changed), (*one.problems, *other.problems))
+    return Outcome(
+        (*one.changed, *other.changed), (*one.problems, *other.problems), (*one.notes, *other.notes)
+    )
 
 
 def _namespace(path: str) -> Namespace:
@@ -278,19 +297,29 @@ def _enterable(attachment: Attachment) -> Namespace:
 
 def _scope(asked: Asked, attachment: Attachment) -> Scope:
     """What is asked, of the pod's own cgroup where its sockets are to be found there."""
-    if not isinstance(asked.scope, SocketScope) or attachment.pod is None:
+    if not isinstance(asked.scope, SocketScope | BypassScope) or attachment.pod is None:
         return asked.scope
     return asked.scope.model_copy(update={"cgroup": cgroup_of(attachment.pod.uid)})
+
+
+def _require_room() -> None:
+    from ackward.remedies.bypass.pinned import all_pinned  # only where a pod asks: it loads libbpf
+
+    if len(all_pinned()) >= _MOST_BYPASSED:
+        raise Refused(
+            f"{_MOST_BYPASSED} bypasses are in force on this node already",
+            consequence="the kernel allows 64 such hooks, ours and others'; this pod's connections stay on TCP",
+        )
 
 
 def _missing(
     remedy: Remedy, receipt: Receipt | None, namespace: Namespace, scope: Scope, store: Receipts
 ) -> list[str]:
-    """What is not in force, of the receipt and of routes that came after it (a plan for sockets tells nothing new)."""
+    """What is not in force, of the receipt and of routes that came after it."""
     if receipt is not None:
         details = remedy.status(receipt, store).details
         lost = [look.words for look in details if look.state is not State.IN_FORCE]
-        if lost or isinstance(scope, SocketScope):
+        if lost or isinstance(scope, _OF_SOCKETS):
             return lost
     found = remedy.plan(namespace, scope)
     if isinstance(found, Refusal):

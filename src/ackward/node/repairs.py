@@ -70,8 +70,8 @@ class Repairs:
 
     def sweep(self) -> None:
         """Forget the pods that are gone."""
-        for words in self._pods.sweep():
-            tell("pod forgotten", pod=words, why="its namespace is gone")
+        for attachment in self._pods.sweep():
+            tell("pod forgotten", pod=attachment.words, why="its namespace is gone")
         self._metrics.pods.set(len(self._pods.all()))
 
     def restore(self) -> None:
@@ -111,6 +111,7 @@ class Repairs:
             pod=attachment.words,
             changed=outcome.changed,
             problems=outcome.problems,
+            notes=outcome.notes,
             **fields,
         )
 

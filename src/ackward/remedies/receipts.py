@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import fcntl
+import functools
 import os
 import secrets
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ DIRECTORY = _OF_THE_MACHINE
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
+@functools.cache  # no process sees two
 def boot_id() -> str:
     """The identity of this boot."""
     return _BOOT_ID.read_text(encoding="ascii").strip()

@@ -320,10 +320,13 @@ static int missed_path(char *path, size_t *directory, const char *socket, const 
 	return 1;
 }
 
-/* Makes each directory of the path up to `length`, for root alone. */
-static void make_directories(char *path, size_t length)
+/* Makes the directory of the missed, for root alone: beside a socket of another place than ours it makes no more than that,
+ * or a mistyped agentSocket would litter the node. Ours is gone after a reboot, when pods may start before the agent. */
+static void make_directories(char *path, size_t length, const char *socket)
 {
-	for (size_t i = 1; i < length; i++) {
+	size_t i = same(socket, SOCKET) ? 1 : length - 1;
+
+	for (; i < length; i++) {
 		if (path[i] != '/')
 			continue;
 		path[i] = 0;
@@ -375,7 +378,7 @@ static long leave(const char *socket, char **variables)
 	if (!missed_path(path, &directory, socket, "", variables))
 		return -ENAMETOOLONG;
 	missed_path(partial, &directory, socket, ".", variables);
-	make_directories(path, directory);
+	make_directories(path, directory, socket);
 	count = count_missed(path, directory);
 	if (count < 0)
 		return count;
@@ -416,8 +419,10 @@ static int without_agent(enum command command, const char *socket, long error, c
 	case DEL:
 		withdraw(socket, variables);
 		return 0;
-	case STATUS:
-		return fail(NOT_AVAILABLE, "the node agent of ackward does not answer", "pods start without what their annotations ask for");
+	case STATUS: /* a runtime that is told so calls the whole node's network not ready, and starts no pod */
+		if (!closed)
+			return 0;
+		return fail(NOT_AVAILABLE, "the node agent of ackward does not answer", "failurePolicy is closed: pods that ask for something do not start");
 	case GC:
 		return fail(TRY_AGAIN_LATER, "the node agent of ackward does not answer", "nothing was taken away");
 	default:
