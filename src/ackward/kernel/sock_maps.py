@@ -49,10 +49,11 @@ def attach(program: int, sockets: int, kind: int) -> None:
     _checked(library().bpf_prog_attach(program, sockets, kind, 0), "sock map")
 
 
-def run_once(program: int) -> None:
-    """Run a program of the type tc on an empty frame."""
-    options = _TestRun(size=c.sizeof(_TestRun), data_in=_FRAME, data_size_in=len(_FRAME), repeat=1)
+def run_once(program: int, frame: bytes = _FRAME) -> int:
+    """Run a program that takes packets on a frame; gives what it returned. Raises OSError where the kernel does not."""
+    options = _TestRun(size=c.sizeof(_TestRun), data_in=frame, data_size_in=len(frame), repeat=1)
     _checked(library().bpf_prog_test_run_opts(program, c.byref(options)), "bpf test run")
+    return int(options.result)
 
 
 def possible_processors() -> int:
