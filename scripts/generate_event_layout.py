@@ -28,6 +28,7 @@ LAYOUTS = {
         ["segment_event", "flow_record", "socket_record"],
     ),
     CAPTURE / "trace.bpf.o": (CAPTURE / "trace_layout.py", ["trace_event"]),
+    CAPTURE / "calls.bpf.o": (CAPTURE / "calls_layout.py", ["call", "call_end"]),
 }
 
 HEADING = '''"""The records of {source} as NumPy reads them.

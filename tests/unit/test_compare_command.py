@@ -57,7 +57,7 @@ def files(tmp_path):
 
 def report_with(elapsed):
     """A report of exchanges that took this long, made of quantiles as the diagnosis makes them."""
-    from ackward.diagnosis.diagnose import _percentiles
+    from ackward.diagnosis.diagnose import percentiles
 
     total = int(elapsed.sum())
     return Report(
@@ -65,7 +65,7 @@ def report_with(elapsed):
         exchanges=len(elapsed),
         elapsed_ns=total,
         causes={Cause.SERVER: CauseTotal(ns=total, exchanges=len(elapsed))},
-        latency_ns=_percentiles(elapsed),
+        latency_ns=percentiles(elapsed),
     )
 
 

@@ -43,6 +43,7 @@ ackward fix initcwnd --segments 30 --after-idle   all default routes; no slow st
 
 BYPASS_EPILOG = """Examples:\n\n
 ackward fix bypass --port 8080 --dry-run     show what would change, and what of TCP would differ\n\n
+ackward fix bypass --port 8080 --prove 30s   keep it only if requests are answered sooner\n\n
 ackward fix bypass --port 8080 --accept oob,waitall --lease 1h   take it back in an hour, whatever happens\n\n
 ackward fix bypass --cgroup kubepods/pod1 --exclude 22,10.96.0.0/16   a pod's connections within this host"""
 
@@ -180,8 +181,10 @@ def bypass(
         typer.Option("--no-learn", help="join every connection, not only those that were learned to profit"),
     ] = False,
     dry_run: DryRun = False,
+    prove: Prove = None,
     lease: Lease = None,
     persist: Persist = False,
+    page: Page = None,
     as_json: AsJson = False,
 ) -> int:
     """Join the two ends of connections within this host: what one writes goes straight into the other's queue.
@@ -193,7 +196,7 @@ def bypass(
     from ackward.remedies.bypass.selftest.run import self_test
 
     manner = Manner.asked(
-        dry_run=dry_run, prove=None, lease=lease, persist=persist, page=None, as_json=as_json
+        dry_run=dry_run, prove=prove, lease=lease, persist=persist, page=page, as_json=as_json
     )
     plan = bypassing.plan_bypass(
         netns=netns,

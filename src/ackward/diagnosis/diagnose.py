@@ -77,12 +77,12 @@ def explain(traffic: Traffic, capture: Capture, fast: Mapping[int, Counted] | No
         causes=_totals(seen, list(fast.values())),
         findings=findings(seen),
         same_host=services(seen, fast) if len(seen.traffic.flows) <= FEW_FLOWS else [],
-        latency_ns=_percentiles(elapsed),
+        latency_ns=percentiles(elapsed),
     )
     return Diagnosis(brief, elapsed, seen, fast)
 
 
-def _percentiles(elapsed: Ints) -> list[int]:
+def percentiles(elapsed: Ints) -> list[int]:
     """The 101 quantiles of a report's ``latency_ns``."""
     if not len(elapsed):
         return []

@@ -197,7 +197,11 @@ PROBES: tuple[Probe, ...] = (
             tracepoint("sock_send_length"),
             "when a program wrote is unknown: a write held by Nagle is inferred, not observed",
         ),
-        ("sock_recv_length", tracepoint("sock_recv_length"), "when a program read is unknown"),
+        (
+            "sock_recv_length",
+            tracepoint("sock_recv_length"),
+            "when a program read is unknown: no `fix bypass --prove`",
+        ),
         (
             "inet_sock_set_state",
             tracepoint("inet_sock_set_state"),

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,42 +13,35 @@ from ackward import remedies
 from ackward.diagnosis.counted import counted
 from ackward.diagnosis.diagnose import Diagnosis
 from ackward.errors import Refused, UsageError, VerificationFailed
-from ackward.kernel.counters import CounterFiles
+from ackward.loop.calls_meter import CallMeter, Say
 from ackward.loop.fixing import lasting
+from ackward.loop.phases import Measured, counted_windows
 from ackward.loop.reach import Reaches, reached_by
 from ackward.loop.watching import watch
-from ackward.model.load import Counters
-from ackward.model.plan import Lasting, Plan
+from ackward.model.plan import Lasting, Plan, Receipt
 from ackward.model.proof import Proof
-from ackward.model.report import Report
-from ackward.model.verdict import Phase, Result, Verdict
+from ackward.model.scopes import BypassScope
+from ackward.model.verdict import Result, Verdict
 from ackward.remedies.lasting.persistence import request_of
 from ackward.remedies.receipts import Receipts
-from ackward.remedies.transaction import find
-from ackward.verify.compare import compare, measure
+from ackward.verify.compare import compare
 from ackward.verify.guards import Windows, guards, judged
 
-#: Windows of a phase: enough to see how they differ...
-WINDOWS = 20
-#: ...but not so short that the processors' clock, which counts in hundredths of a second, is too coarse.
-SHORTEST_WINDOW = 0.25
-#: Seconds beyond both phases after which an unproven remedy goes by itself, if this process was killed.
+#: Seconds beyond what is measured after which an unproven remedy goes by itself, if this process was killed.
 _GRACE = 60
 
-Say = Callable[[str], None]
 
+class Meter(Protocol):
+    """How a phase is measured, and what two of them say."""
 
-@dataclass(frozen=True)
-class _Measured:
-    """One phase: the scope's own exchanges, those of each other service, and what the host did."""
+    def measured(self, when: str) -> Measured:
+        """Measure one phase; raises :class:`VerificationFailed` if there was nothing to measure."""
 
-    report: Report
-    elapsed: NDArray[np.int64]
-    others: dict[str, NDArray[np.int64]]
-    windows: Windows
+    def settle(self, receipt: Receipt, say: Say) -> None:
+        """Wait until what was applied has reached something; raises :class:`VerificationFailed` if nothing."""
 
-    def phase(self, name: str) -> Phase:
-        return Phase(name=name, measure=measure(self.elapsed), report=self.report, load=self.windows.load)
+    def verdict(self, before: Measured, after: Measured, receipt: Receipt, /) -> Verdict:
+        """What they say, while it is in force."""
 
 
 def prove(
@@ -79,20 +71,24 @@ def prove(
         )
     if persist:
         request_of(plan, store.systemd)  # what cannot be kept in the end is refused before it is measured
+    meter = _meter(plan, seconds, stop)
     say(f"measuring {seconds:g} s before")
-    before = _measured(plan, seconds, "before", stop)
+    before = meter.measured("before")
     remedy = remedies.load(plan.remedy)
-    receipt = remedy.apply(plan, store, Lasting(lease_ns=round((seconds + _GRACE) * 1e9)))
+    receipt = remedy.apply(plan, store, Lasting(lease_ns=round((2 * seconds + _GRACE) * 1e9)))
     assert receipt is not None
     kept = None
     try:
-        say(f"applied {receipt.id}; measuring {seconds:g} s after")
-        after = _measured(plan, seconds, "after", stop)
-        verdict = _verdict(before, after)
+        say(f"applied {receipt.id}")
+        meter.settle(receipt, say)
+        say(f"measuring {seconds:g} s after")
+        after = meter.measured("after")
+        verdict = meter.verdict(before, after, receipt)
         if verdict.result is Result.IMPROVED:
             kept = remedy.relast(receipt, plan, store, wanted)
     finally:
-        if kept is None:
+        # Somebody else may have taken it back meanwhile.
+        if kept is None and store.find(plan.remedy, plan.namespace, plan.scope):
             say(f"undoing {receipt.id}")
             remedy.undo(receipt, store)
     return Proof(
@@ -100,27 +96,44 @@ def prove(
     )
 
 
-def _verdict(before: _Measured, after: _Measured) -> Verdict:
-    found = guards(before.windows, after.windows, before.others, after.others)
-    return judged(compare(before.elapsed, after.elapsed), found)
+def _meter(plan: Plan, seconds: float, stop: threading.Event | None) -> Meter:
+    if isinstance(plan.scope, BypassScope):
+        return CallMeter(plan, plan.scope, seconds, stop or threading.Event())
+    return SegmentMeter(plan, seconds, stop)
 
 
-def _measured(plan: Plan, seconds: float, when: str, stop: threading.Event | None) -> _Measured:
-    """Watch the whole namespace: what the scope reaches is measured, the rest is guarded.
+@dataclass(frozen=True)
+class SegmentMeter:
+    """Watches the whole namespace: what the scope reaches is measured, the rest is guarded.
 
     Other namespaces meet the remedy through the processors alone, and these have a guard.
     """
-    reaches = reached_by(plan)
-    with _counted(plan, seconds) as readings:
-        seen = watch(seconds, netns=plan.namespace.path, stop=stop)
-    own, others = _split(seen, reaches)
-    if not np.any(own):
-        raise VerificationFailed(
-            f"no request was seen in {seconds:g} s {when}",
-            consequence="there is nothing to compare; nothing is left changed",
-            next_step="let the service work meanwhile, or name a longer time",
-        )
-    return _Measured(seen.report, own, others, Windows.of(readings))
+
+    plan: Plan
+    seconds: float
+    stop: threading.Event | None
+
+    def measured(self, when: str) -> Measured:
+        """The exchanges as the recorder saw them."""
+        reaches = reached_by(self.plan)
+        with counted_windows(self.plan, self.seconds) as readings:
+            seen = watch(self.seconds, netns=self.plan.namespace.path, stop=self.stop)
+        own, others = _split(seen, reaches)
+        if not np.any(own):
+            raise VerificationFailed(
+                f"no request was seen in {self.seconds:g} s {when}",
+                consequence="there is nothing to compare; nothing is left changed",
+                next_step="let the service work meanwhile, or name a longer time",
+            )
+        return Measured(seen.report, own, others, Windows.of(readings))
+
+    def settle(self, receipt: Receipt, say: Say) -> None:
+        """Open connections obey at once."""
+
+    def verdict(self, before: Measured, after: Measured, _: Receipt, /) -> Verdict:
+        """Medians and guards."""
+        found = guards(before.windows, after.windows, before.others, after.others)
+        return judged(compare(before.elapsed, after.elapsed), found)
 
 
 def _split(seen: Diagnosis, reaches: Reaches) -> tuple[NDArray[np.int64], dict[str, NDArray[np.int64]]]:
@@ -139,27 +152,3 @@ def _split(seen: Diagnosis, reaches: Reaches) -> tuple[NDArray[np.int64], dict[s
     groups = np.split(seen.elapsed[other][order], begins[1:]) if len(numbers) else []
     names = [str(flows[number].server) for number in numbers.tolist()]
     return seen.elapsed[~other], dict(zip(names, groups, strict=True))
-
-
-@contextmanager
-def _counted(plan: Plan, seconds: float) -> Iterator[list[Counters]]:
-    """Readings of the namespace's counters, one at the end of each window, while the body runs."""
-    namespace = find(plan.namespace)
-    if namespace is None:
-        raise Refused(f"the namespace {plan.namespace.name} is gone", consequence="nothing was measured")
-    ended = threading.Event()
-    readings: list[Counters] = []
-
-    def read_on() -> None:
-        readings.append(files.read())
-        while not ended.wait(max(seconds / WINDOWS, SHORTEST_WINDOW)):
-            readings.append(files.read())
-
-    with CounterFiles(namespace) as files:
-        thread = threading.Thread(target=read_on, name="counters")
-        thread.start()
-        try:
-            yield readings
-        finally:
-            ended.set()
-            thread.join()

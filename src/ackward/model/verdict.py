@@ -39,7 +39,9 @@ class GuardState(enum.StrEnum):
 class Guard(Model):
     """One thing that a remedy must not harm, in both phases; null where too little of it was seen."""
 
-    name: str = Field(description="acks, cpu, retransmissions or latency")
+    name: str = Field(
+        description="acks, retransmissions, cpu, latency; of a bypass failures and throughput too"
+    )
     unit: str = Field(description="of before and after")
     before: float | None
     after: float | None

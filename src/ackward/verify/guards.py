@@ -43,6 +43,12 @@ FEW_CORES = 0.1
 MOST_LATENCY = 1.5
 #: ...and faster exchanges than this are only known by their means (the watch's threshold).
 LEAST_LATENCY_NS = 1_000_000
+#: Where each exchange is timed by itself, this is what no user notices.
+LEAST_TIMED_NS = 50_000
+#: Calls that fail, one in so many exchanges more: what ends a connection otherwise than before makes each end fail.
+MOST_FAILED = 0.001
+#: A remedy for latency may move less in a second where it takes what streams had; not a third less.
+MOST_LESS = 1.5
 
 Floats = NDArray[np.float64]
 #: Services by name -> the times of their exchanges in nanoseconds.
@@ -90,6 +96,15 @@ class Windows:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What programs did in each window of a phase, by their own calls: for what no segment tells of."""
+
+    exchanges: Floats
+    bytes: Floats
+    failed: Floats
+
+
+@dataclass(frozen=True)
 class Shares:
     """How much of something there was for each unit of work: the phase's share, and those of its resamples."""
 
@@ -115,8 +130,28 @@ def guards(
     return (
         _acks(before, after),
         _retransmissions(before, after),
-        _cpu(before, after),
-        _latency(others_before, others_after),
+        _cpu(before, after, before.data_sent, after.data_sent, "segment with data"),
+        _latency(others_before, others_after, LEAST_LATENCY_NS),
+    )
+
+
+def guards_of_work(
+    before: Windows,
+    after: Windows,
+    work: tuple[Work, Work],
+    others_before: Latencies,
+    others_after: Latencies,
+) -> tuple[Guard, ...]:
+    """The guards of a remedy that makes segments vanish, so that nothing can be counted by them.
+
+    ``work``: before and after; of the connections that the remedy is for.
+    """
+    first, second = work
+    return (
+        _failed(first, second),
+        _throughput(before, after, first, second),
+        _cpu(before, after, first.exchanges, second.exchanges, "request"),
+        _latency(others_before, others_after, LEAST_TIMED_NS),
     )
 
 
@@ -160,11 +195,8 @@ def _retransmissions(before: Windows, after: Windows) -> Guard:
     return _guard("retransmissions", "of segments with data", first, second, words, limit, harmed=harmed)
 
 
-def _cpu(before: Windows, after: Windows) -> Guard:
-    first, second = (
-        Shares.of(before.kernel_ns, before.data_sent),
-        Shares.of(after.kernel_ns, after.data_sent),
-    )
+def _cpu(before: Windows, after: Windows, work_before: Floats, work_after: Floats, unit: str) -> Guard:
+    first, second = Shares.of(before.kernel_ns, work_before), Shares.of(after.kernel_ns, work_after)
     more = after.load.kernel_cores - before.load.kernel_cores
     harmed = (
         first is not None
@@ -177,9 +209,39 @@ def _cpu(before: Windows, after: Windows) -> Guard:
         f"{after.load.kernel_cores:.2f} after"
     )
     if first and second:
-        words += f", {first.whole / 1e3:,.1f} and {second.whole / 1e3:,.1f} us for each segment with data"
+        words += f", {first.whole / 1e3:,.1f} and {second.whole / 1e3:,.1f} us for each {unit}"
     limit = f"limit {MOST_CPU:g} times" if harmed else ""
-    return _guard("cpu", "ns a segment with data", first, second, words, limit, harmed=harmed)
+    return _guard("cpu", f"ns a {unit}", first, second, words, limit, harmed=harmed)
+
+
+def _failed(before: Work, after: Work) -> Guard:
+    first, second = Shares.of(before.failed, before.exchanges), Shares.of(after.failed, after.exchanges)
+    harmed = (
+        first is not None
+        and second is not None
+        and _surely_above(second.resampled - first.resampled, MOST_FAILED)
+    )
+    words = "calls that failed (send and recv)"
+    if first and second:
+        words += f": {first.whole:.3%} of the exchanges before, {second.whole:.3%} after"
+    limit = f"limit {MOST_FAILED:.1%} more" if harmed else ""
+    return _guard("failures", "of exchanges", first, second, words, limit, harmed=harmed)
+
+
+def _throughput(before: Windows, after: Windows, work_before: Work, work_after: Work) -> Guard:
+    """The one guard by the second: connections that stream have no exchanges to count by."""
+    first = Shares.of(work_before.bytes, before.seconds * 1e3)
+    second = Shares.of(work_after.bytes, after.seconds * 1e3)
+    harmed = (
+        first is not None
+        and second is not None
+        and _surely_above(first.resampled / np.maximum(second.resampled, 1e-9), MOST_LESS)
+    )
+    words = "payload received"
+    if first and second:
+        words += f": {first.whole / 1e3:,.2f} MB a second before, {second.whole / 1e3:,.2f} after"
+    limit = f"limit {MOST_LESS:g} times less" if harmed else ""
+    return _guard("throughput", "bytes a millisecond", first, second, words, limit, harmed=harmed)
 
 
 def _guard(
@@ -208,14 +270,14 @@ def _surely_above(resampled: Floats, limit: float) -> bool:
     return bool(np.quantile(resampled, (1 - CONFIDENCE) / 2) > limit)
 
 
-def _latency(before: Latencies, after: Latencies) -> Guard:
+def _latency(before: Latencies, after: Latencies, least_ns: int) -> Guard:
     """Each other service by itself: a median over all would move when their mixture does."""
     common = sorted(
         name
         for name in before.keys() & after.keys()
         if min(len(before[name]), len(after[name])) >= LEAST_EXCHANGES
     )
-    verdicts = {name: compare(before[name], after[name], least_ns=LEAST_LATENCY_NS) for name in common}
+    verdicts = {name: compare(before[name], after[name], least_ns=least_ns) for name in common}
     if not verdicts:
         return Guard(
             name="latency",

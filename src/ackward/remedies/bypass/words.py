@@ -57,13 +57,18 @@ def words(counters: Counters, survey: Survey, services: Sequence[Service] = ()) 
         )
     if reasons := _reasons(counters, _OVER_TCP):
         parts.append(f"over TCP: {reasons}")
-    if reasons := _reasons(counters, _KEPT_OUT):
+    if reasons := kept_out(counters):
         parts.append(f"kept out: {reasons}")
     named = sorted(services, key=lambda service: (service.port, service.cgroup))
     parts += [f"port {service.port} {_MANNERS[service.manner]}" for service in named[:_NAMED]]
     if len(named) > _NAMED:
         parts.append(f"{len(named) - _NAMED} more services")
     return "; ".join(parts)
+
+
+def kept_out(counters: Counters) -> str:
+    """Why connections stayed on TCP, each reason with its count; empty if none did."""
+    return _reasons(counters, _KEPT_OUT)
 
 
 def drained(survey: Survey) -> str:
