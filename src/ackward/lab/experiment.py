@@ -6,6 +6,7 @@ of its own and no remedy. Both have a name, a summary and settings, and both are
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -32,6 +33,36 @@ class Answer(Protocol):
     def view(self) -> RenderableType:
         """What stands on a terminal."""
         ...
+
+
+class Reported(Protocol):
+    """A report of :mod:`ackward.model` with a published schema."""
+
+    def to_json(self) -> str:
+        """The whole of it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Told:
+    """An answer that ``ackward.report`` tells: ``NAME_page`` renders its page, ``NAME_table`` its view."""
+
+    report: Reported
+    name: str
+
+    def to_json(self) -> str:
+        """The whole of it, by its published schema."""
+        return self.report.to_json()
+
+    def page(self) -> str:
+        """One self-contained HTML page."""
+        page: str = importlib.import_module(f"ackward.report.{self.name}_page").render(self.report)
+        return page
+
+    def view(self) -> RenderableType:
+        """What stands on a terminal."""
+        view: RenderableType = importlib.import_module(f"ackward.report.{self.name}_table").view(self.report)
+        return view
 
 
 @dataclass(frozen=True)

@@ -3,45 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ackward.lab.experiment import Experiment
+from ackward.lab.experiment import Experiment, Told
 from ackward.lab.scenario import family, within
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from ackward.lab.run import Tell
-    from ackward.model.bypass_lab import BypassReport
 
 _SIZES = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)
 _SERVERS = ("nginx", "redis", "postgresql")
 _JOINS = ("learned", "all")
 
 
-@dataclass(frozen=True)
-class _Answer:
-    report: BypassReport
-
-    def to_json(self) -> str:
-        return self.report.to_json()
-
-    def page(self) -> str:
-        from ackward.report.bypass_page import render
-
-        return render(self.report)
-
-    def view(self) -> RenderableType:
-        from ackward.report.bypass_table import view
-
-        return view(self.report)
-
-
-def _ask(settings: Mapping[str, Any], tell: Tell) -> _Answer:
+def _ask(settings: Mapping[str, Any], tell: Tell) -> Told:
     from ackward.lab.bypass import carry_out
 
-    return _Answer(carry_out(settings, tell))
+    return Told(carry_out(settings, tell), "bypass")
 
 
 def _sizes(text: str) -> tuple[int, ...]:

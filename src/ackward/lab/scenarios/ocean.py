@@ -3,42 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ackward.lab.experiment import Experiment
+from ackward.lab.experiment import Experiment, Told
 from ackward.lab.scenario import within
 from ackward.model.ocean import Way
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from ackward.lab.run import Tell
-    from ackward.model.ocean import OceanReport
 
 
-@dataclass(frozen=True)
-class _Answer:
-    report: OceanReport
-
-    def to_json(self) -> str:
-        return self.report.to_json()
-
-    def page(self) -> str:
-        from ackward.report.ocean_page import render
-
-        return render(self.report)
-
-    def view(self) -> RenderableType:
-        from ackward.report.ocean_table import view
-
-        return view(self.report)
-
-
-def _ask(settings: Mapping[str, Any], tell: Tell) -> _Answer:
+def _ask(settings: Mapping[str, Any], tell: Tell) -> Told:
     from ackward.lab.ocean import carry_out
 
-    return _Answer(carry_out(settings, tell))
+    return Told(carry_out(settings, tell), "ocean")
 
 
 def _ways(text: str) -> tuple[Way, ...]:

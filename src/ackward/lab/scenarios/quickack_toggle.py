@@ -3,45 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ackward.lab.experiment import Experiment
+from ackward.lab.experiment import Experiment, Told
 from ackward.lab.scenario import family, within
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from ackward.lab.run import Tell
-    from ackward.model.toggle import ToggleReport
 
 _VALUES = ("unset", "0", "1", "2", "3", "route")
 #: SO_RCVBUF, bytes: below the least the kernel raises it (SOCK_MIN_RCVBUF); above the most a phase would not fill it.
 _LEAST_BUFFER, _MOST_BUFFER = 2048, 65536
 
 
-@dataclass(frozen=True)
-class _Answer:
-    report: ToggleReport
-
-    def to_json(self) -> str:
-        return self.report.to_json()
-
-    def page(self) -> str:
-        from ackward.report.toggle_page import render
-
-        return render(self.report)
-
-    def view(self) -> RenderableType:
-        from ackward.report.toggle_table import view
-
-        return view(self.report)
-
-
-def _ask(settings: Mapping[str, Any], tell: Tell) -> _Answer:
+def _ask(settings: Mapping[str, Any], tell: Tell) -> Told:
     from ackward.lab.toggle import carry_out
 
-    return _Answer(carry_out(settings, tell))
+    return Told(carry_out(settings, tell), "toggle")
 
 
 def _values(text: str) -> tuple[str, ...]:

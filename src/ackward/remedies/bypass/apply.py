@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,9 +12,10 @@ from ackward.kernel.btf import kernel_btf
 from ackward.kernel.namespaces import Namespace
 from ackward.kernel.probes import cgroup2_mount
 from ackward.model.changes import BypassInstalled, Change
-from ackward.model.plan import Ending, Look, Plan, Receipt, Refusal, State, Undone, UndoOutcome
+from ackward.model.plan import Ending, Look, Plan, Refusal, State, Undone
 from ackward.model.scopes import BypassScope, Scope
 from ackward.remedies import transaction
+from ackward.remedies.bpf_pins import PinnedRemedy, ownerless
 from ackward.remedies.bypass import capabilities
 from ackward.remedies.bypass import plan as planning
 from ackward.remedies.bypass.engine import Engine
@@ -23,9 +23,6 @@ from ackward.remedies.bypass.pinned import Pinned, all_pinned
 from ackward.remedies.bypass.plan import Facts
 from ackward.remedies.bypass.rules import Rules
 from ackward.remedies.bypass.words import words
-from ackward.remedies.receipts import Receipts
-from ackward.remedies.steering.apply import cookies
-from ackward.remedies.transaction import Occasion
 
 
 def plan(namespace: Namespace, scope: Scope) -> Plan | Refusal:
@@ -116,36 +113,16 @@ class Bypass:
         return Undone(ending=Ending.UNDONE, words=f"{Ending.UNDONE.value}: {change.words}; {drained}")
 
 
-class BypassRemedy(transaction.Remedy):
-    """It outlives its namespace: pins are files of the host."""
-
-    def undo_steps(
-        self, receipt: Receipt, store: Receipts, occasion: Occasion = Occasion.ASKED
-    ) -> Generator[str, None, UndoOutcome]:
-        """As for all remedies; when the namespace is gone, with its sockets, the engine goes too."""
-        transaction.require_net_admin()
-        pinned = Pinned(receipt.id, receipt.namespace.cookie or 0)
-        if pinned.is_there and transaction.find(receipt.namespace) is None:
-            pinned.remove()
-        return (yield from super().undo_steps(receipt, store, occasion))
-
-
 def sweep(namespace: Namespace, directory: Path) -> transaction.Swept:
     """Remove engines of a namespace that have no receipt, and those whose namespace is gone.
 
     ``directory`` is that of the receipts: an engine of another namespace that has one is left to its undo.
     """
-    ours = all_pinned()
-    cookie = transaction.identify(namespace).cookie if ours else None
-    alive = cookies() if any(one.netns != cookie for one in ours) else set()
     removed = []
-    for pinned in ours:
-        has_receipt = (directory / f"{pinned.receipt}.json").exists()
-        if pinned.netns != cookie and (pinned.netns in alive or has_receipt):
-            continue
+    for pinned, _ in ownerless(all_pinned(), namespace, directory):
         drained = pinned.remove()
         removed.append(f"the engine {pinned.receipt}" + (f"; {drained}" if drained else ""))
     return transaction.Swept(tuple(removed))
 
 
-REMEDY = BypassRemedy(planning.NAME, plan, Bypass, sweep)
+REMEDY = PinnedRemedy(planning.NAME, plan, Bypass, sweep, Pinned)

@@ -8,10 +8,10 @@ connections to close takes the programs and maps with it.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
-from ackward.kernel.bpffs import OURS, CgroupLink
+from ackward.kernel.bpffs import CgroupLink
+from ackward.remedies.bpf_pins import BpfPins
 from ackward.remedies.bypass.engine import LINK, PINS, Engine
 from ackward.remedies.bypass.rules import Rules, Survey
 from ackward.remedies.bypass.words import drained
@@ -21,22 +21,8 @@ from ackward.remedies.bypass.words import drained
 _PATIENCE, _PAUSE = 1.0, 0.005
 
 
-@dataclass(frozen=True)
-class Pinned:
-    """The pins of one receipt in the namespace with the cookie ``netns``."""
-
-    receipt: str
-    netns: int
-
-    @property
-    def directory(self) -> Path:
-        """Its pins. The cookie in the name tells to which namespace it belongs, however little of it is there."""
-        return OURS / f"{self.receipt}@{self.netns}"
-
-    @property
-    def is_there(self) -> bool:
-        """Whether anything of it is."""
-        return self.directory.exists()
+class Pinned(BpfPins):
+    """The pinned engine of one receipt, for connections with an end in its namespace."""
 
     def engine(self) -> Engine:
         """The engine. Raises FileNotFoundError when a part of it is not there."""
@@ -88,13 +74,4 @@ def _waited_for(engine: Engine) -> Survey:
 
 def all_pinned() -> list[Pinned]:
     """All that are pinned, of every receipt and namespace."""
-    try:
-        names = sorted(entry.name for entry in OURS.iterdir())
-    except FileNotFoundError:
-        return []
-    found = (name.rpartition("@") for name in names)
-    return [
-        Pinned(receipt, int(netns))
-        for receipt, _, netns in found
-        if receipt.startswith("bypass-") and netns.isdigit()
-    ]
+    return Pinned.all("bypass")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from ackward.kernel import ingress_rules, queue_rules, routes
 from ackward.kernel.ingress_rules import IngressRule
@@ -18,6 +16,7 @@ from ackward.model.plan import Ending, Look, Plan, Refusal, State, Undone
 from ackward.model.scopes import Scope
 from ackward.remedies import transaction
 from ackward.remedies.gateway import plan as planning
+from ackward.remedies.over_netlink import OverNetlink
 from ackward.remedies.quickack.apply import facts
 from ackward.remedies.route_metrics.apply import FAMILIES, RouteMetrics, looked
 
@@ -29,21 +28,12 @@ def plan(namespace: Namespace, scope: Scope) -> Plan | Refusal:
     return planning.plan(facts(namespace), scope)
 
 
-class Surroundings:
+class Surroundings(OverNetlink):
     """The effects, inside ``namespace``; the receipt's file is of no use to them."""
 
     def __init__(self, namespace: Namespace, _: Path) -> None:
-        self._namespace = namespace
-        self._netlink = Netlink(namespace)
+        super().__init__(namespace)
         self._windows = RouteMetrics(self._netlink)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._netlink.close()
 
     def make(self, change: Change) -> Change:
         """Make the change."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from ackward.errors import Refused
 from ackward.kernel import sysctl
@@ -16,6 +14,7 @@ from ackward.model.scopes import Scope
 from ackward.remedies import transaction
 from ackward.remedies.initcwnd import plan as planning
 from ackward.remedies.initcwnd.plan import AFTER_IDLE, Facts
+from ackward.remedies.over_netlink import OverNetlink
 from ackward.remedies.route_metrics.apply import RouteMetrics, looked, read_routing, sweep_routes
 
 
@@ -26,21 +25,12 @@ def plan(namespace: Namespace, scope: Scope) -> Plan | Refusal:
     return planning.plan(Facts(routing, sysctl.read(namespace, AFTER_IDLE)), scope)
 
 
-class Initcwnd:
+class Initcwnd(OverNetlink):
     """The effects, inside ``namespace``; the receipt's file is of no use to them."""
 
     def __init__(self, namespace: Namespace, _: Path) -> None:
-        self._namespace = namespace
-        self._netlink = Netlink(namespace)
+        super().__init__(namespace)
         self._routes = RouteMetrics(self._netlink)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._netlink.close()
 
     def make(self, change: Change) -> Change:
         """Make the change, verified by reading back."""

@@ -8,9 +8,11 @@ from ackward.kernel.namespaces import Namespace
 from ackward.model.plan import Plan, Refusal
 from ackward.model.scopes import Scope, SocketScope
 from ackward.remedies import transaction
+from ackward.remedies.bpf_pins import PinnedRemedy
 from ackward.remedies.nodelay import plan as planning
 from ackward.remedies.steering import apply as steering
-from ackward.remedies.steering.apply import Steering, SteeringRemedy
+from ackward.remedies.steering.apply import Steering
+from ackward.remedies.steering.hook import Hook
 
 
 def plan(namespace: Namespace, scope: Scope) -> Plan | Refusal:
@@ -24,4 +26,4 @@ def sweep(namespace: Namespace, directory: Path) -> transaction.Swept:
     return steering.sweep(planning.NAME, namespace, directory)
 
 
-REMEDY = SteeringRemedy(planning.NAME, plan, Steering, sweep)
+REMEDY = PinnedRemedy(planning.NAME, plan, Steering, sweep, Hook)

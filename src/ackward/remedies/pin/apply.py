@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from ackward.errors import UsageError
 from ackward.kernel import background
 from ackward.kernel.background import Process
 from ackward.kernel.namespaces import Namespace
-from ackward.kernel.netlink import Netlink
 from ackward.model.changes import Change
 from ackward.model.pins import KeeperStarted, ProcessPins
 from ackward.model.plan import Ending, Look, Plan, Refusal, State, Undone
 from ackward.model.scopes import Scope
 from ackward.remedies import transaction
+from ackward.remedies.over_netlink import OverNetlink
 from ackward.remedies.pin import keeper
 from ackward.remedies.pin import plan as planning
 from ackward.remedies.quickack import mark_bits
@@ -42,21 +40,13 @@ def plan(namespace: Namespace, scope: Scope) -> Plan | Refusal:
     return planning.plan(facts(namespace), mark_bits.read(namespace), scope)
 
 
-class Pins:
+class Pins(OverNetlink):
     """The effects, inside ``namespace``, for the receipt in the file ``receipt``."""
 
     def __init__(self, namespace: Namespace, receipt: Path) -> None:
+        super().__init__(namespace)
         self._receipt = receipt
-        self._netlink = Netlink(namespace)
         self._rerouting = Rerouting(self._netlink, receipt)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._netlink.close()
 
     def make(self, change: Change) -> Change:
         """Make the change, verified by reading back."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import socket
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from ackward.errors import Unavailable
 from ackward.kernel import background, mark_rules, marks, own_socket, rules
@@ -17,6 +15,8 @@ from ackward.model.pins import MarkRuleAdded
 from ackward.model.plan import Look, Plan, Refusal, Undone
 from ackward.model.scopes import CapScope, RouteScope, Scope, SocketScope
 from ackward.remedies import transaction
+from ackward.remedies.bpf_pins import PinnedRemedy
+from ackward.remedies.over_netlink import OverNetlink
 from ackward.remedies.quickack import follower, mark_bits, sockets
 from ackward.remedies.quickack import plan as planning
 from ackward.remedies.quickack.detour import Facts
@@ -24,7 +24,8 @@ from ackward.remedies.quickack.rerouting import Rerouting, sweep_rules, taken_me
 from ackward.remedies.quickack.sockets import Caps
 from ackward.remedies.route_metrics.apply import FAMILIES, RouteMetrics, read_routing, sweep_routes
 from ackward.remedies.steering import apply as steering
-from ackward.remedies.steering.apply import Steering, SteeringRemedy
+from ackward.remedies.steering.apply import Steering
+from ackward.remedies.steering.hook import Hook
 
 
 def facts(namespace: Namespace) -> Facts:
@@ -89,27 +90,18 @@ def _caps(asked_us: int) -> Caps:
         return Caps(own_socket.delack_max_us(trial), least, most)
 
 
-class Quickack:
+class Quickack(OverNetlink):
     """The effects, inside ``namespace``, for the receipt in the file ``receipt``."""
 
     def __init__(self, namespace: Namespace, receipt: Path) -> None:
-        self._namespace = namespace
+        super().__init__(namespace)
         self._receipt = receipt
-        self._netlink = Netlink(namespace)
         self._routes = RouteMetrics(self._netlink)
         self._rerouting = Rerouting(self._netlink, receipt)
 
     @functools.cached_property
     def _steering(self) -> Steering:
         return Steering(self._namespace, self._receipt)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._netlink.close()
 
     def make(self, change: Change) -> Change:
         """Make the change, verified by reading back."""
@@ -161,4 +153,4 @@ def sweep(namespace: Namespace, directory: Path) -> transaction.Swept:
     return transaction.Swept((*unmarked, *ended, *removed, *deleted), tuple(suspects))
 
 
-REMEDY = SteeringRemedy(planning.NAME, plan, Quickack, sweep)
+REMEDY = PinnedRemedy(planning.NAME, plan, Quickack, sweep, Hook)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,13 +10,13 @@ from typing import Self
 from ackward.errors import Unavailable, UnknownName
 from ackward.kernel import background
 from ackward.kernel.bpffs import require_bpffs
-from ackward.kernel.namespaces import Namespace, in_sight
+from ackward.kernel.namespaces import Namespace
 from ackward.kernel.probes import cgroup2_mount
 from ackward.model.changes import Change, OpenSocketsSet, SocketOption, SocketsSteered
-from ackward.model.plan import Ending, Look, Receipt, State, Undone, UndoOutcome
+from ackward.model.plan import Ending, Look, State, Undone
 from ackward.model.scopes import SocketScope
 from ackward.remedies import transaction
-from ackward.remedies.receipts import Receipts
+from ackward.remedies.bpf_pins import ownerless
 from ackward.remedies.steering import connections, probing
 from ackward.remedies.steering.connections import (
     Counting,
@@ -31,7 +30,6 @@ from ackward.remedies.steering.connections import (
 from ackward.remedies.steering.hook import Hook, hooks
 from ackward.remedies.steering.plan import Facts, overlap
 from ackward.remedies.steering.record import Record
-from ackward.remedies.transaction import Occasion
 
 #: The first PID namespace of a machine: PROC_PID_INIT_INO in include/linux/proc_ns.h.
 _FIRST_PID_NAMESPACE = 0xEFFFFFFC
@@ -248,37 +246,16 @@ def _ending(restoring: Restoring, unreached: Unreached) -> Ending:
     return Ending.LEFT if restoring.changed or unreached.words else Ending.UNDONE
 
 
-class SteeringRemedy(transaction.Remedy):
-    """A remedy that has a hook for some scopes, or all. It outlives its namespace: pins are files of the host."""
-
-    def undo_steps(
-        self, receipt: Receipt, store: Receipts, occasion: Occasion = Occasion.ASKED
-    ) -> Generator[str, None, UndoOutcome]:
-        """As for all remedies; when the namespace is gone, with its sockets, the hook goes too."""
-        transaction.require_net_admin()
-        hook = Hook(receipt.id, receipt.namespace.cookie or 0)
-        # Not every receipt of such a remedy has one, and libbpf may not be there then.
-        if hook.is_there and transaction.find(receipt.namespace) is None:
-            hook.remove()
-        return (yield from super().undo_steps(receipt, store, occasion))
-
-
 def sweep(remedy: str, namespace: Namespace, directory: Path) -> transaction.Swept:
     """Remove the remedy's hooks in a namespace, and those whose namespace is gone; restore what they noted.
 
     ``directory`` is that of the receipts: a hook of another namespace that has one is left to its undo.
     """
     removed = []
-    ours = [hook for hook in hooks() if hook.receipt.startswith(f"{remedy}-")]
-    cookie = transaction.identify(namespace).cookie if ours else None
-    alive = cookies() if any(hook.netns != cookie for hook in ours) else set()
-    for hook in ours:
-        has_receipt = (directory / f"{hook.receipt}.json").exists()
-        if hook.netns != cookie and (hook.netns in alive or has_receipt):
-            continue
+    for hook, is_here in ownerless(Hook.all(remedy), namespace, directory):
         words = f"the hook {hook.receipt}"
         hook.detach()
-        if hook.netns == cookie and (record := hook.record()) and hook.has("notes"):
+        if is_here and (record := hook.record()) and hook.has("notes"):
             with hook.table("notes") as notes:
                 restoring = Restoring(record.socket_option, notes)
                 connections.go_through(namespace, SocketScope(), restoring)
@@ -286,14 +263,3 @@ def sweep(remedy: str, namespace: Namespace, directory: Path) -> transaction.Swe
         hook.remove()
         removed.append(words)
     return transaction.Swept(tuple(removed))
-
-
-def cookies() -> set[int]:
-    """The cookies of all namespaces in sight."""
-    found = set()
-    for namespace in in_sight():
-        try:
-            found.add(transaction.identify(namespace).cookie or 0)
-        except OSError:
-            continue  # it ended since it was listed
-    return found

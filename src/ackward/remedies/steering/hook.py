@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from ackward.errors import PrivilegeMissing, Unavailable
-from ackward.kernel.bpffs import OURS, CgroupLink, Table
+from ackward.kernel.bpffs import CgroupLink, Table
 from ackward.kernel.libbpf import Object
+from ackward.remedies.bpf_pins import BpfPins
 from ackward.remedies.steering.record import COUNTERS_SIZE, SCOPE_SIZE, Counters, Record
 
 PROGRAM = Path(__file__).with_name("steering.bpf.o")
+#: The remedies that have hooks.
+STEERED = ("nodelay", "quickack")
 _MAPS = {"scope": "scope_map", "counters": "counters_map", "notes": "notes", "members": "members"}
 #: In the order in which they are attached, with enum bpf_attach_type (include/uapi/linux/bpf.h): who overrules us and
 #: who belongs to the process must be seen before the first connection is set.
@@ -44,22 +46,8 @@ def attach(programs: Object, name: str, cgroup: Path) -> CgroupLink:
         ) from error
 
 
-@dataclass(frozen=True)
-class Hook:
-    """The pinned hook of one receipt in the namespace with the cookie ``netns``."""
-
-    receipt: str
-    netns: int
-
-    @property
-    def directory(self) -> Path:
-        """Its pins. The cookie in the name tells to which namespace it belongs, however little of it is there."""
-        return OURS / f"{self.receipt}@{self.netns}"
-
-    @property
-    def is_there(self) -> bool:
-        """Whether anything of it is."""
-        return self.directory.exists()
+class Hook(BpfPins):
+    """The pinned hook of one receipt."""
 
     def install(self, record: Record, cgroup: Path, before_connections: Callable[[], None]) -> None:
         """Pin the maps, then attach; ``before_connections`` is called when all but the last hook is attached."""
@@ -162,9 +150,4 @@ def bits_set(netns: int) -> int:
 
 def hooks() -> list[Hook]:
     """All that are pinned, of every receipt and namespace."""
-    try:
-        names = sorted(entry.name for entry in OURS.iterdir())
-    except FileNotFoundError:
-        return []
-    found = (name.rpartition("@") for name in names)
-    return [Hook(receipt, int(netns)) for receipt, _, netns in found if receipt and netns.isdigit()]
+    return Hook.all(*STEERED)
