@@ -29,10 +29,11 @@ demo: $(STAMP)
 test: $(STAMP)
 	@scripts/setup.sh lab
 	@scripts/setup.sh tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto tests/unit $(ARGS)
+	$(BIN)/python -m pytest tests/cluster tests/kernel $(ARGS)
 
 unit: $(STAMP)
-	$(BIN)/python -m pytest tests/unit $(ARGS)
+	$(BIN)/python -m pytest -n auto tests/unit $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

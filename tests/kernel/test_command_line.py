@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -187,6 +188,20 @@ def test_ctrl_c_ends_early_and_still_reports(hosts):
         output, _ = process.communicate(timeout=30)
     assert process.returncode == 0
     assert json.loads(output)["exchanges"] > 5
+
+
+def test_ctrl_c_counts_also_where_it_cannot_be_raised():
+    """As in libbpf's printing, which calls Python from C."""
+    script = """
+import ctypes, signal, sys, time
+from ackward.cli import main
+callback = ctypes.CFUNCTYPE(None)(lambda: signal.raise_signal(signal.SIGINT))
+main._dispatch = lambda name, arguments: callback() or time.sleep(10) or 0
+sys.argv = ["ackward", "status"]
+main.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "ackward: interrupted.\n")
 
 
 def _wait_until_attached(pid: int) -> None:

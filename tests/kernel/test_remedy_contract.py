@@ -27,6 +27,7 @@ from ackward.cli import undo as undo_command
 from ackward.errors import PartlyChanged, Refused, Unavailable, UnknownName
 from ackward.kernel import background
 from ackward.kernel.background import start_time_of
+from ackward.kernel.bpffs import OURS
 from ackward.kernel.namespaces import Namespace, resolve, temporary
 from ackward.model.bypass import Hazard
 from ackward.model.gateways import Diverted, GatewayScope, Queued, Widened
@@ -46,7 +47,6 @@ from ackward.remedies.clearance import undo_all
 from ackward.remedies.lasting import lease
 from ackward.remedies.quickack import follower
 from ackward.remedies.receipts import Receipts
-from ackward.remedies.steering.hook import hooks
 from ackward.remedies.transaction import Remedy, identify
 
 SCOPES: dict[str, list[Scope]] = {
@@ -136,13 +136,18 @@ def host() -> Iterator[Namespace]:
         yield made
 
 
+def pins() -> list[Path]:
+    """The directories of all receipts that have pins."""
+    return sorted(OURS.iterdir()) if OURS.exists() else []
+
+
 def state(host: Namespace) -> dict[str, object]:
     """All that a remedy may change in a host: routes, rules, hooks, options of its open connections."""
     netns = identify(host).cookie
     pinned = {
-        str(hook.directory): sorted(pin.name for pin in hook.directory.iterdir())
-        for hook in hooks()
-        if hook.netns == netns
+        str(directory): sorted(pin.name for pin in directory.iterdir())
+        for directory in pins()
+        if directory.name.endswith(f"@{netns}")
     }
     return {**routing(host), "hooks": pinned, "options": steering_hosts.options(host)}
 
@@ -435,7 +440,7 @@ def test_a_receipt_of_a_namespace_that_is_gone_undoes_to_nothing(case: Case, sto
     assert eventually(lambda: case.remedy.status(receipt, store).state is State.GONE)
     assert case.remedy.undo(receipt, store).complete
     assert store.load().receipts == ()
-    assert receipt.id not in [hook.receipt for hook in hooks()]
+    assert receipt.id not in [directory.name.partition("@")[0] for directory in pins()]
 
 
 def test_a_receipt_of_an_earlier_boot_undoes_to_nothing(case: Case, host: Namespace, store: Receipts) -> None:

@@ -9,7 +9,9 @@ import errno
 import importlib
 import json
 import os
+import signal
 import sys
+import threading
 from typing import TYPE_CHECKING, TextIO
 
 from ackward.errors import AckwardError, OutputFailed, UsageError
@@ -33,6 +35,9 @@ COMMANDS = {
     "node": "quickack for the pods of a Kubernetes node: CNI plugin and agent",
     "lab": "reproduce stalls on this kernel, in network namespaces of their own",
 }
+
+#: Seconds until an interrupt that was ignored comes again.
+_SOON = 0.02
 
 HELP = """\
 [bold]ackward[/bold]: find out why TCP is waiting, remove the wait, prove that it is gone.
@@ -134,6 +139,22 @@ def run(arguments: Sequence[str]) -> int:
         return 130
 
 
+def _interrupt_again(ignored: sys.UnraisableHookArgs) -> None:
+    """Ctrl-C may land where nothing can be raised, a callback from C or a destructor: then it counts a little later.
+
+    Not at once: it would be raised in here.
+    """
+    if ignored.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(ignored)
+        return
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+    again = threading.Timer(_SOON, signal.pthread_kill, (main_thread, signal.SIGINT))
+    again.daemon = True
+    again.start()
+
+
 def main() -> None:
     """Console script."""
+    sys.unraisablehook = _interrupt_again
     sys.exit(run(sys.argv[1:]))
