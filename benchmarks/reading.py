@@ -31,17 +31,19 @@ from ackward.capture.sources import find
 found = read_captures(find(sys.argv[1:]))
 print(len(found.segments), len(found.flows))
 """
+ACKWARD = str(Path(sys.executable).with_name("ackward"))
 OURS = "ackward analyze"
 #: Name -> command line, and the longest capture it is given.
 PROGRAMS: dict[str, tuple[list[str], int]] = {
-    OURS: ([str(Path(sys.executable).with_name("ackward")), "analyze", "--json"], 10**9),
+    OURS: ([ACKWARD, "analyze"], 10**9),
+    "ackward analyze --json": ([ACKWARD, "analyze", "--json"], 10**9),  # with its table of all flows
     "read_captures": ([sys.executable, "-c", READ], 10**9),
     "tcptrace": (["tcptrace", "-n"], 10**7),
     "tshark -q -z conv,tcp": (["tshark", "-n", "-q", "-z", "conv,tcp", "-r"], 10**6),
     "tshark -T fields": (
         ["tshark", "-n", "-T", "fields", "-e", "frame.time_epoch", "-e", "ip.src", "-e", "tcp.stream", "-e", "tcp.seq",
          "-e", "tcp.ack", "-e", "tcp.len", "-e", "tcp.window_size", "-e", "tcp.flags", "-r"],
-        10**5,
+        10**6,
     ),
 }  # fmt: skip
 
