@@ -27,6 +27,7 @@ from ackward.gateway.upstream import Attempt
 from ackward.kernel.bpffs import CgroupLink
 from ackward.kernel.libbpf import Object
 from ackward.kernel.probes import cgroup2_mount
+from ackward.kernel.processes import cgroup_of_process
 from ackward.kernel.record_ring import RecordRing
 
 _PROGRAM = Path(__file__).with_name("early.bpf.o")
@@ -38,9 +39,7 @@ _SYN: Final = struct.Struct("=16sI16sIII")
 
 def own_cgroup() -> Path:
     """The directory of this process' cgroup v2: sockets that it makes belong there."""
-    lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    inside = next((line[3:] for line in lines if line.startswith("0::")), "/")
-    return cgroup2_mount() / inside.lstrip("/")
+    return cgroup2_mount() / (cgroup_of_process("self") or "/").lstrip("/")
 
 
 class SynEvents:

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from ackward.errors import AckwardError, PrivilegeMissing, Unavailable, UnknownName, UsageError
 from ackward.kernel import grpc, protobuf
-from ackward.kernel.processes import cgroup_of_process
+from ackward.kernel.processes import cgroup_of_process, cgroups_of_process
 from ackward.model.pods import Container, Pod, Sandbox
 
 #: crictl's name for the same setting: a path, or unix://PATH.
@@ -313,21 +313,14 @@ def _network_namespace(info: dict[str, Any], pid: int, sandbox: Sandbox) -> Path
             return made
     except OSError:
         pass  # our mount namespace does not show it
-    if _in_cgroup_of(pid, sandbox.id):
+    # In another PID namespace the process that has this PID here is somebody else.
+    if sandbox.id in cgroups_of_process(pid):
         return of_process
     raise Unavailable(
         f"the network namespace of the pod {sandbox.pod!r} cannot be seen from here ({made}, process {pid})",
         consequence="it cannot be entered",
         next_step="run on the node itself; in a container mount /run/netns of the host, or set hostPID",
     )
-
-
-def _in_cgroup_of(pid: int, container_id: str) -> bool:
-    """Whether the process that has this PID here is the container's: in another PID namespace it is somebody else."""
-    try:
-        return container_id in Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
 
 
 def _cgroup(pid: int, container_id: str) -> str | None:

@@ -6,6 +6,7 @@ import functools
 import os
 import re
 from pathlib import Path
+from typing import Literal
 
 from ackward.errors import Unavailable
 from ackward.kernel.probes import cgroup2_mount
@@ -28,12 +29,17 @@ def cgroup_path(cgroup_id: int) -> str | None:
     return _cgroup_paths().get(cgroup_id)
 
 
-def cgroup_of_process(pid: int) -> str | None:
-    """The v2 cgroup that a process is in, as /proc/PID/cgroup has it: "/" is the root. None if it has ended."""
+def cgroups_of_process(pid: int | Literal["self"]) -> str:
+    """What /proc/PID/cgroup says, a line for each hierarchy; empty if the process has ended."""
     try:
-        lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
+        return Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return None
+        return ""
+
+
+def cgroup_of_process(pid: int | Literal["self"]) -> str | None:
+    """The v2 cgroup that a process is in, as /proc/PID/cgroup has it: "/" is the root. None if it has ended."""
+    lines = cgroups_of_process(pid).splitlines()
     return next((line.removeprefix("0::") for line in lines if line.startswith("0::")), None)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ackward.errors import AckwardError, Refused, Unavailable, UsageError
 from ackward.kernel import cri, namespaces
 from ackward.kernel.probes import cgroup2_mount
+from ackward.kernel.processes import cgroups_of_process
 from ackward.model.pods import Container, Pod
 
 if TYPE_CHECKING:  # they bring NumPy, for which a remedy has no use
@@ -107,8 +107,5 @@ def _container_of(owner: Owner, containers: Mapping[str, str]) -> str | None:
     """By the process's cgroups, of any hierarchy: where they are of v1, the socket tells none."""
     if owner.pid is None:
         return None
-    try:
-        cgroups = Path(f"/proc/{owner.pid}/cgroup").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None  # it has ended
+    cgroups = cgroups_of_process(owner.pid)
     return next((container for container in containers if container in cgroups), None)
