@@ -4,9 +4,10 @@ Each repetition runs all programs back to back in random order, each in a proces
 neighbours in time: median of the paired ratios, and the quartiles as their spread. Programs that would take minutes
 only get the short captures. What they do differs: tshark dissects everything, tcptrace keeps statistics of connections,
 `read_captures` (the first part of `analyze`) gives a table of all segments, `analyze` a diagnosis; start-up counts for
-all.
+all. tshark is asked for what `analyze` knows of each packet too (the tests compare the two, field by field), and once
+more for a few header fields alone, which spares it the printing, not the analysis.
 
-    python benchmarks/reading.py [--pairs 5] [--large] [--huge GIGABYTES] [--json FILE]
+    python benchmarks/reading.py [--pairs 5] [--only CAPTURE ...] [--large] [--huge GIGABYTES] [--json FILE]
 """
 
 from __future__ import annotations
@@ -33,6 +34,24 @@ print(len(found.segments), len(found.flows))
 """
 ACKWARD = str(Path(sys.executable).with_name("ackward"))
 OURS = "ackward analyze"
+HEADERS = (
+    "frame.time_epoch", "ip.src", "tcp.stream", "tcp.seq", "tcp.ack", "tcp.len", "tcp.window_size", "tcp.flags",
+)  # fmt: skip
+#: What tests/unit/test_capture_tshark.py takes from tshark, packet by packet: from this the same could be worked out.
+DIAGNOSED = (
+    "frame.number", "frame.time_epoch", "tcp.stream", "tcp.seq_raw", "tcp.ack_raw", "tcp.len", "tcp.window_size",
+    "tcp.flags", "tcp.options.timestamp.tsval", "tcp.options.timestamp.tsecr", "tcp.options.sack_le",
+    "tcp.options.sack_re", "tcp.analysis.initial_rtt", "tcp.analysis.acks_frame", "tcp.analysis.ack_rtt",
+    "tcp.analysis.retransmission", "tcp.analysis.fast_retransmission", "tcp.analysis.spurious_retransmission",
+    "tcp.analysis.out_of_order",
+)  # fmt: skip
+
+
+def fields(*names: str) -> list[str]:
+    """tshark printing these fields of each packet of the file that follows."""
+    return ["tshark", "-n", "-T", "fields", *(word for name in names for word in ("-e", name)), "-r"]
+
+
 #: Name -> command line, and the longest capture it is given.
 PROGRAMS: dict[str, tuple[list[str], int]] = {
     OURS: ([ACKWARD, "analyze"], 10**9),
@@ -40,12 +59,16 @@ PROGRAMS: dict[str, tuple[list[str], int]] = {
     "read_captures": ([sys.executable, "-c", READ], 10**9),
     "tcptrace": (["tcptrace", "-n"], 10**7),
     "tshark -q -z conv,tcp": (["tshark", "-n", "-q", "-z", "conv,tcp", "-r"], 10**6),
-    "tshark -T fields": (
-        ["tshark", "-n", "-T", "fields", "-e", "frame.time_epoch", "-e", "ip.src", "-e", "tcp.stream", "-e", "tcp.seq",
-         "-e", "tcp.ack", "-e", "tcp.len", "-e", "tcp.window_size", "-e", "tcp.flags", "-r"],
-        10**6,
-    ),
-}  # fmt: skip
+    "tshark -T fields": (fields(*DIAGNOSED), 10**6),
+    "tshark -T fields, headers": (fields(*HEADERS), 10**6),
+}
+
+
+CAPTURES = {
+    f"{kind}-{packets}": (kind, packets)
+    for kind, packets in (("requests", 10**5), ("requests", 10**6), ("bulk", 10**6), ("requests", 10**7))
+}
+LARGE = "requests-10000000"
 
 
 @dataclass(frozen=True)
@@ -94,11 +117,11 @@ def compare(path: Path, packets: int, pairs: int) -> dict[str, list[Run]]:
 
 def show(path: Path, packets: int, runs: dict[str, list[Run]]) -> None:
     print(f"\n{path.name}: {packets} packets, {path.stat().st_size / 1e6:.0f} MB")
-    print(f"  {'program':<24}{'packets/s':>14}{'peak MB':>10}   median of the pairs, quartiles")
+    print(f"  {'program':<28}{'packets/s':>14}{'peak MB':>10}   median of the pairs, quartiles")
     for name, measured in runs.items():
         rate = packets / statistics.median(one.seconds for one in measured)
         peak = max(one.peak_mb for one in measured)
-        line = f"  {name:<24}{rate:>14,.0f}{peak:>10.0f}"
+        line = f"  {name:<28}{rate:>14,.0f}{peak:>10.0f}"
         if name != OURS:
             ratios = [other.seconds / ours.seconds for other, ours in zip(measured, runs[OURS], strict=True)]
             low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
@@ -126,6 +149,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=CAPTURES,
+        default=[],
+        help="these captures",
+    )
     parser.add_argument("--large", action="store_true", help="10^7 packets too (3.5 GB of disk)")
     parser.add_argument("--huge", type=float, metavar="GIGABYTES", help="check memory on a file of this size")
     parser.add_argument("--json", type=Path)
@@ -133,12 +163,9 @@ def main() -> int:
     results = {}
     with tempfile.TemporaryDirectory(prefix="ackward-reading-") as name:
         directory = Path(name)
-        for kind, packets in (
-            ("requests", 10**5),
-            ("requests", 10**6),
-            ("bulk", 10**6),
-            *([("requests", 10**7)] * given.large),
-        ):
+        usual = [name for name in CAPTURES if given.large or name != LARGE]
+        for capture in given.only or usual:
+            kind, packets = CAPTURES[capture]
             path = make(directory, kind, packets)
             runs = compare(path, packets, given.pairs)
             show(path, packets, runs)

@@ -14,7 +14,7 @@ from ackward.diagnosis import clocks
 from ackward.diagnosis.clocks import RESOLUTION, Sightings, compare
 from ackward.diagnosis.joining import join_captures
 from ackward.diagnosis.wire import WireFlow, WireFlows, view
-from ackward.loop.analyzing import clock_in_words
+from ackward.loop.explaining import clock_in_words
 from ackward.model.segments import WIRE_SEGMENT, Flag, Kind, Vantage
 
 MS, S = 1_000_000, 1_000_000_000

@@ -52,6 +52,25 @@ def test_neighbours_are_the_loop(data):
     assert next_index(group_ends(group), where).tolist() == after
 
 
+@given(rows, st.booleans(), st.lists(st.integers(0, 29)))
+def test_values_for_chosen_rows_are_those_of_all_rows(data, inclusive, chosen):
+    group, values, where = columns(data)
+    at = np.array([row for row in chosen if row < len(group)], np.int64)
+    for some, everything in (
+        (
+            running_max(group, values, where=where, inclusive=inclusive, at=at),
+            running_max(group, values, where=where, inclusive=inclusive),
+        ),
+        (
+            running_max(group, values, inclusive=inclusive, at=at),
+            running_max(group, values, inclusive=inclusive),
+        ),
+        (previous_index(group_starts(group), where, at), previous_index(group_starts(group), where)),
+        (next_index(group_ends(group), where, at), next_index(group_ends(group), where)),
+    ):
+        assert some.tolist() == everything[at].tolist()
+
+
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(-(2**31) + 1, 2**31 - 1), max_size=20))
 def test_unwrap_gives_back_any_walk_of_small_steps(start, steps):
     walk = np.cumsum([0, *steps])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ackward.capture.frames import LONGEST_RECORD, Broken, Format, Frames, Problem
@@ -22,7 +23,7 @@ Progress = Callable[[str, int, int | None], None]
 class Chunk:
     """Octets ``begin`` .. ``end`` of a file, all of whole records, and the frames in them.
 
-    ``offset`` is the place of octet 0 in the file. The octets are written over when the next chunk is asked for.
+    ``offset`` is the place of octet 0 in the file. The octets are written over when the second next chunk is asked for.
     """
 
     octets: Octets
@@ -56,10 +57,25 @@ class Framing:
             self._note(0, what, "the file was left out")
 
     def __iter__(self) -> Iterator[Chunk]:
-        """The chunks up to the file's end, or to where it makes no sense any more."""
+        """The chunks up to the file's end, or to where it makes no sense any more.
+
+        Of a file each is made while the one before is worked on. A pipe may be silent for long: nothing waits for it.
+        """
+        if self._source.size is None:
+            yield from self._chunks()
+            return
+        chunks = self._chunks()
+        with ThreadPoolExecutor(1) as pool:
+            ahead = pool.submit(next, chunks, None)
+            while chunk := ahead.result():
+                ahead = pool.submit(next, chunks, None)
+                yield chunk
+
+    def _chunks(self) -> Iterator[Chunk]:
         if self.form is None:
             return
         octets, end, ended = self._octets, self._end, self._ended
+        spare = Octets(octets.capacity)
         offset, begin = 0, 0
         try:
             while True:
@@ -71,10 +87,16 @@ class Framing:
                 if ended:
                     break
                 kept = end - begin
-                octets.raw[:kept] = octets.raw[begin:end]
+                if begin:
+                    # The last chunk, in these octets, may still be worked on; the one in the others is done.
+                    octets, spare = spare, octets
+                    if octets.capacity < spare.capacity:
+                        octets = Octets(spare.capacity)
+                    octets.raw[:kept] = spare.raw[begin:end]
+                elif kept == octets.capacity:
+                    octets = octets.grown(min(kept * 2, LONGEST_RECORD + CHUNK), kept)
+                self._octets = octets
                 offset, begin = offset + begin, 0
-                if kept == octets.capacity:
-                    octets = self._octets = octets.grown(min(kept * 2, LONGEST_RECORD + CHUNK), kept)
                 end, ended = self._fill(kept, offset)
             if end > begin:
                 what = f"it ends in the middle of a packet, {end - begin} bytes behind the last whole one"

@@ -161,10 +161,9 @@ class _Reader:
 
     def capture(self) -> WireCapture:
         """All of it, sorted into flows."""
-        rows = self._rows.taken()
         handshakes = np.concatenate(self._handshakes) if self._handshakes else np.zeros(0, HANDSHAKE)
         by_time = len(self._vantages) > 1
-        table = assign(rows, self._pairs, handshakes, self._mptcp, by_time=by_time)
+        rows, table = assign(self._rows, self._pairs, handshakes, self._mptcp, by_time=by_time)
         for link in sorted(self._layers.unknown_links):
             names = ", ".join(source.name for source in self.sources)
             self.problems.append(

@@ -33,14 +33,23 @@ class Rows:
         self.count += count
         return self._blocks[-1][begin : begin + count]
 
-    def taken(self) -> NDArray[Any]:
-        """All segments as one array. They are held only once: each block is let go when it was copied."""
-        if len(self._blocks) == 1:
-            return self._blocks.pop()[: self.count]
+    def column(self, name: str) -> NDArray[Any]:
+        """One field of all segments."""
+        blocks = zip(self._blocks, self._used, strict=True)
+        return np.concatenate(
+            [np.zeros(0, WIRE_SEGMENT)[name], *(block[name][:used] for block, used in blocks)]
+        )
+
+    def taken(self, order: NDArray[np.int64]) -> NDArray[Any]:
+        """All segments in this order. They are held only once: each block is let go when it was copied."""
+        place = np.empty(self.count, np.int64)
+        place[order] = np.arange(self.count)
         whole = np.empty(self.count, WIRE_SEGMENT)
+        # Without their fields: rows with fields are copied field by field, ten times as slow.
+        rows = whole.view(f"V{WIRE_SEGMENT.itemsize}")
         begin = 0
         self._blocks.reverse()
         for used in self._used:
-            whole[begin : begin + used] = self._blocks.pop()[:used]
+            rows[place[begin : begin + used]] = self._blocks.pop()[:used].view(rows.dtype)
             begin += used
         return whole

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, overload
 
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 
 from ackward.capture.headers import Layers
 from ackward.capture.interning import Interning
+from ackward.capture.rows import Rows
 from ackward.capture.selection import ADDRESS_SHIFT, TUNNEL_BITS, TUNNEL_SHIFT
 from ackward.capture.tcp_headers import SCALE_NOT_SEEN
 from ackward.model.segments import Endpoint, Flag
@@ -148,21 +148,20 @@ def _tunnel(client: int, server: int) -> int | None:
 
 
 def assign(
-    rows: NDArray[Any], pairs: Interning, handshakes: NDArray[Any], mptcp: NDArray[np.bool_], *, by_time: bool
-) -> NDArray[Any]:
-    """Sorts the segments in place, tells the flows apart and gives their table.
+    collected: Rows, pairs: Interning, handshakes: NDArray[Any], mptcp: NDArray[np.bool_], *, by_time: bool
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The segments, sorted into flows, and the table of the flows.
 
-    On entry ``rows["flow"]`` is the number of the pair of endpoints in ``pairs``, whose smaller code is the
-    key's ``low`` half, and ``rows["to_server"]`` says whether that end sent. ``mptcp`` has one entry a pair.
+    ``flow`` of what was collected is the number of the pair of endpoints in ``pairs``, whose smaller code is the
+    key's ``low`` half, and ``to_server`` says whether that end sent. ``mptcp`` has one entry a pair.
     Segments of a flow stay in the order of the file, unless they are to be sorted ``by_time``: then that of
     the file decides among equal times.
     """
-    table = np.zeros(0, FLOW)
+    order = _order(collected, by_time=by_time)
+    rows = collected.taken(order)
     if not len(rows):
-        return table
-    order = _order(rows, by_time=by_time)
+        return rows, np.zeros(0, FLOW)
     syns = _handshakes(rows, handshakes, order)
-    _permute(rows, order)
     del order
 
     pair_begins = np.append(0, np.flatnonzero(rows["flow"][1:] != rows["flow"][:-1]) + 1)
@@ -182,7 +181,7 @@ def assign(
     rows["to_server"] = rows["to_server"] == np.repeat(low_is_client, table["count"])
     _negotiate(rows, table, syns)
     _count_segments(rows, table)
-    return table
+    return rows, table
 
 
 @dataclass(frozen=True)
@@ -201,16 +200,18 @@ class _Syns:
     options: NDArray[Any]
 
 
-def _order(rows: NDArray[Any], *, by_time: bool) -> NDArray[np.int64]:
+def _order(collected: Rows, *, by_time: bool) -> NDArray[np.int64]:
     """The order of the segments by pair and then by file or time: one sort of numbers that hold both."""
-    assert len(rows) < 1 << 32
-    key = np.arange(len(rows), dtype=np.uint64)
+    assert collected.count < 1 << 32
+    key = np.arange(collected.count, dtype=np.uint64)
+    pair = collected.column("flow").astype(np.uint64)
     ranked = None
-    if by_time and bool((np.diff(rows["time_ns"]) < 0).any()):
-        ranked = np.argsort(rows["time_ns"], kind="stable")
-        key |= rows["flow"][ranked].astype(np.uint64) << np.uint64(32)
-    else:
-        key |= rows["flow"].astype(np.uint64) << np.uint64(32)
+    if by_time:
+        time = collected.column("time_ns")
+        if (time[1:] < time[:-1]).any():
+            ranked = np.argsort(time, kind="stable")
+            pair = pair[ranked]
+    key |= pair << np.uint64(32)
     key.sort()
     key &= np.uint64(0xFFFFFFFF)
     order: NDArray[np.int64] = key.view(np.int64)
@@ -220,25 +221,13 @@ def _order(rows: NDArray[Any], *, by_time: bool) -> NDArray[np.int64]:
     return by_pair
 
 
-def _permute(rows: NDArray[Any], order: NDArray[np.int64]) -> None:
-    """Puts the rows into this order, 16 bytes of each at a time: a second copy of them all may be too much."""
-
-    def permute(begin: int) -> None:
-        width = min(16, rows.itemsize - begin)
-        part = np.ndarray(rows.shape, f"V{width}", rows.data, begin, rows.strides)
-        part[:] = part[order]
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(permute, range(0, rows.itemsize, 16)))
-
-
 def _handshakes(rows: NDArray[Any], handshakes: NDArray[Any], order: NDArray[np.int64]) -> _Syns:
-    """The opening segments among the rows, which are not yet in this order."""
+    """The opening segments among the rows, which were put into this order."""
     opening = np.zeros(len(rows), np.bool_)
     opening[handshakes["row"]] = True
     at = np.flatnonzero(opening[order])
     options = handshakes[np.searchsorted(handshakes["row"], order[at])]
-    found = rows[options["row"]]
+    found = rows[at]
     answers = (found["tcp_flags"] & Flag.ACK) != 0
     return _Syns(
         at=at,

@@ -99,14 +99,14 @@ def ack_samples(timeline: Timeline, receiver: Vantage) -> AckSamples:
     control = segments["tcp_flags"] & (Flag.SYN | Flag.FIN | Flag.RST) > 0
     pure = back & (segments["bytes"] == 0) & ~control & (segments["sack_left"] == segments["sack_right"])
     ack = np.flatnonzero(pure & (timeline.ack64 > acked) & (acked > NEVER))
-    again = timeline.previous(data & ~timeline.fresh)[ack]
-    ack = ack[again <= timeline.previous(back & (timeline.ack64 > acked))[ack]]
+    again = timeline.previous(data & ~timeline.fresh, ack)
+    ack = ack[again <= timeline.previous(back & (timeline.ack64 > acked), ack)]
 
     rows = np.flatnonzero(fresh)
     of = flow[rows]
     count = np.cumsum(segments["segments"][rows].astype(np.int64))
     number, forced, age = [], [], []
-    rtt = smallest_round_trip(timeline) if near else np.zeros(len(flow), np.int64)
+    rtt = smallest_round_trip(timeline, flow) if near else np.zeros(len(flow), np.int64)
     for row in ack.tolist():
         begin, beyond = np.searchsorted(of, (flow[row], flow[row] + 1))
         ends = timeline.end64[rows[begin:beyond]]

@@ -13,7 +13,7 @@ import numpy as np
 
 from ackward.diagnosis.columns import Entries
 from ackward.diagnosis.exchanges import Timeline
-from ackward.diagnosis.minshall import sent_unacknowledged
+from ackward.diagnosis.minshall import breaks_rule
 from ackward.diagnosis.probes import of_new_data
 from ackward.diagnosis.segmented import NEVER, Bools, Ints, running_max
 from ackward.model.segments import Kind, Vantage
@@ -67,32 +67,35 @@ def _at(timeline: Timeline, vantage: Vantage) -> Clocked:
     acked = timeline.acked(vantage)
     confirming = received & (timeline.ack64 > NEVER)
     allowed = timeline.ack64 + segments["window"]
-    edge = running_max(flow, allowed, where=confirming, inclusive=False)
+    advancing = confirming & (timeline.ack64 > acked)
     # A window update counts as letting go only where the window was what held.
-    shut = edge - running_max(flow, timeline.end64, where=sent) < segments["mss"]
-    advancing = confirming & ((timeline.ack64 > acked) | (shut & (allowed > edge)))
+    update = np.flatnonzero(confirming & ~advancing)
+    edge = running_max(flow, allowed, where=confirming, inclusive=False, at=update)
+    shut = edge - running_max(flow, timeline.end64, where=sent, at=update) < segments["mss"][update]
+    advancing[update] = shut & (allowed[update] > edge)
 
     row = np.flatnonzero(sent & (timeline.exchange >= 0))
-    latest, ack = timeline.previous(sent)[row], timeline.previous(advancing)[row]
-    before = timeline.previous(sent & ~of_new_data(timeline, sent, advancing))[row]
-    answer = timeline.previous(received & timeline.fresh)[row]
-    pair = (before >= 0) & (ack > before) & (answer < before)
-    pair &= timeline.exchange[np.maximum(before, 0)] == timeline.exchange[row]
-    row, before, latest, ack = row[pair], before[pair], latest[pair], ack[pair]
+    before = timeline.previous(sent & ~of_new_data(timeline, sent, advancing), row)
+    inside = (before >= 0) & (timeline.exchange[before] == timeline.exchange[row])
+    row, before = row[inside], before[inside]
+    ack, answer = timeline.previous(advancing, row), timeline.previous(received & timeline.fresh, row)
+    pair = (ack > before) & (answer < before)
+    row, before, ack = row[pair], before[pair], ack[pair]
+    latest = timeline.previous(sent, row)
 
     small = timeline.not_full[before]
     prompt = time[row] - time[ack] <= TURNAROUND_NS
-    left = timeline.end64[before] - running_max(flow, timeline.ack64, where=received)[ack]
+    left = timeline.end64[before] - running_max(flow, timeline.ack64, where=received, at=ack)
     late = time[ack] - time[before] - timeline.min_rtt[timeline.exchange[row]]
     flight = timeline.end64[before] - np.where(acked[ack] == NEVER, timeline.seq64[before], acked[ack])
-    blocked = edge[ack] - timeline.end64[latest] < segments["mss"][before]
+    edge = running_max(flow, allowed, where=confirming, inclusive=False, at=ack)
+    blocked = edge - timeline.end64[latest] < segments["mss"][before]
     paused = small & (left <= 0)
     tried = np.bincount(flow[row][paused], minlength=1)
     ended = np.bincount(flow[row][paused & prompt], minlength=len(tried))
     index = np.minimum(flow[row], len(tried) - 1)
     consistent = ended[index] >= CONSISTENT * tried[index]
-    eager = np.unique(flow[sent_unacknowledged(timeline, sent & timeline.not_full, received)])
-    nagle = consistent & ~np.isin(flow[row], eager)
+    nagle = consistent & ~breaks_rule(timeline, sent & timeline.not_full, received, flow[row])
     found = Clocked(
         before, ack, row, small, left, late, flight, blocked, nagle,
         np.full(len(row), int(vantage), np.int64), timeline.exchange[row],

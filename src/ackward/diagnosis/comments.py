@@ -10,10 +10,11 @@ import numpy as np
 
 from ackward.diagnosis.attribution import Attribution
 from ackward.diagnosis.claims import NO_END
+from ackward.diagnosis.columns import Columns
 from ackward.diagnosis.partition import CAUSES, Parts
 from ackward.diagnosis.segmented import Ints
 from ackward.model.causes import STALLS
-from ackward.model.segments import Kind, Segments, Vantage
+from ackward.model.segments import Kind, Vantage
 
 #: Stalls shorter than this get no comment: they are in the tables, and would only hide the others.
 LEAST_NS = 100_000
@@ -115,7 +116,7 @@ def _told(seen: Attribution, first: int, beyond: int, stalls: Ints) -> Ints:
     return np.stack((segments["packet"][row], part, role))[:, kept]
 
 
-def _place(segments: Segments, rows: Ints, flow: Ints, time: Ints, *, behind_equal: bool) -> Ints:
+def _place(segments: Columns, rows: Ints, flow: Ints, time: Ints, *, behind_equal: bool) -> Ints:
     """Where each (flow, time) would stand among ``rows``, which are in order of both."""
     groups = np.concatenate((segments["flow"][rows].astype(np.int64), flow))
     times = np.concatenate((segments["time_ns"][rows], time))

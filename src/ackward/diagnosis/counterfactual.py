@@ -181,7 +181,7 @@ def _larger_window_of(timeline: Timeline, waits: Parts, sender: Vantage) -> Ints
     flight = sent - np.where(np.arange(len(sent)) > first, np.roll(sent, 1), 0)
     flight = np.maximum(flight, np.where(np.arange(len(sent)) == last, whole - sent, 0))
     flow = timeline.flow_of[waits.exchange]
-    earlier = running_max(flow, flight)[np.maximum(first - 1, 0)]
+    earlier = running_max(flow, flight, at=np.maximum(first - 1, 0))
     earlier = np.where((first > 0) & (flow[np.maximum(first - 1, 0)] == flow), earlier, 0)
     had = np.where(told > 0, told * mss, earlier)
 
@@ -225,7 +225,7 @@ def _sizes(timeline: Timeline, waits: Parts, sender: Vantage) -> tuple[Ints, Int
         base = timeline.seq64[opening]
         cwnd = np.where(segments["has_state"][lane.rows], segments["cwnd"][lane.rows], 0).astype(np.int64)
         _, known = lane.at(begins - 1, flow)
-        told = running_max(segments["flow"][lane.rows], cwnd)[np.maximum(begins - 1, 0)]
+        told = running_max(segments["flow"][lane.rows], cwnd, at=np.maximum(begins - 1, 0))
         seen = (
             timeline.end64[row] - base,
             timeline.end64[ending] - base,

@@ -102,13 +102,13 @@ class Timeline(Exchanges):
         small: Bools = segments["bytes"] < full
         return small
 
-    def previous(self, where: Bools) -> Ints:
-        """For each row the nearest earlier row of its flow where ``where`` holds, else -1."""
-        return previous_index(self._begins, where)
+    def previous(self, where: Bools, at: Ints) -> Ints:
+        """For each of the rows ``at`` the nearest earlier row of its flow where ``where`` holds, else -1."""
+        return previous_index(self._begins, where, at)
 
-    def following(self, where: Bools) -> Ints:
-        """For each row the nearest later row of its flow where ``where`` holds, else -1."""
-        return next_index(self._ends, where)
+    def following(self, where: Bools, at: Ints) -> Ints:
+        """For each of the rows ``at`` the nearest later row of its flow where ``where`` holds, else -1."""
+        return next_index(self._ends, where, at)
 
     @cached_property
     def vantages(self) -> tuple[Vantage, ...]:
@@ -136,41 +136,42 @@ class Timeline(Exchanges):
 
 def _sequence_space(segments: Columns) -> tuple[Ints, Ints]:
     """``seq`` and ``ack`` of each row, unwrapped in the sequence space that each belongs to."""
-    size = len(segments)
     # ESTABLISHED and the like carry the socket's own numbers, so they belong to the same two spaces.
-    own = segments["flow"].astype(np.int64) * 2 + segments["to_server"]
-    other = segments["flow"].astype(np.int64) * 2 + ~segments["to_server"]
     valid_ack = (segments["tcp_flags"] & Flag.ACK > 0) | (segments["kind"] != Kind.SENT) & (
         segments["kind"] != Kind.RECEIVED
     )
-    group = np.concatenate((own, other[valid_ack]))
-    numbers = np.concatenate((segments["seq"], segments["ack"][valid_ack]))
-    row = np.concatenate((np.arange(size), np.flatnonzero(valid_ack)))
-    order = np.lexsort((row, group))
-    flat = np.empty(len(order), np.int64)
-    flat[order] = unwrap(group[order], numbers[order])
-    ack = np.full(size, NEVER)
-    ack[valid_ack] = flat[size:]
-    return flat[:size], ack
+    # Each row has one number in the space of either direction: its own, or what it acknowledges.
+    spaces = []
+    for own in (segments["to_server"], ~segments["to_server"]):
+        rows = np.flatnonzero(own | valid_ack)
+        numbers = np.where(own, segments["seq"], segments["ack"])[rows]
+        space = np.full(len(segments), NEVER)
+        space[rows] = unwrap(segments["flow"][rows], numbers)
+        spaces.append(space)
+    forth, back = spaces
+    return np.where(segments["to_server"], forth, back), np.where(segments["to_server"], back, forth)
 
 
-def _quiet(segments: Columns, order: Ints, seq64: Ints, end64: Ints, ack64: Ints, view: Ints) -> Bools:
-    """Nothing outstanding when this request segment was seen: by the kernel's word, else by what passed before."""
+def _quiet(
+    segments: Columns, order: Ints, seq64: Ints, end64: Ints, ack64: Ints, view: Ints, at: Ints
+) -> Bools:
+    """Nothing outstanding when these request segments were seen: by the kernel's word, else by what passed before."""
     data = segments["bytes"][order] > 0
-    to_server = segments["to_server"][order]
-    acked = running_max(view, ack64, where=~to_server, inclusive=False)
-    answered = running_max(view, end64, where=~to_server & data, inclusive=False)
-    from_wire = (acked >= seq64) & (ack64 >= answered)
-    told_client = segments["snd_una"] == segments["seq"]
-    told_server = segments["ack"] == segments["snd_nxt"]
-    told = np.where(segments["kind"] == Kind.SENT, told_client, told_server)
-    quiet: Bools = np.where(segments["has_state"][order], told[order], from_wire)
+    back = ~segments["to_server"][order]
+    acked = running_max(view, ack64, where=back, inclusive=False, at=at)
+    answered = running_max(view, end64, where=back & data, inclusive=False, at=at)
+    quiet: Bools = (acked >= seq64[at]) & (ack64[at] >= answered)
+    told = np.flatnonzero(segments["has_state"][order[at]])
+    row = order[at[told]]
+    told_client = segments["snd_una"][row] == segments["seq"][row]
+    told_server = segments["ack"][row] == segments["snd_nxt"][row]
+    quiet[told] = np.where(segments["kind"][row] == Kind.SENT, told_client, told_server)
     return quiet
 
 
-def cut(flows: Flows, rows: Segments) -> Timeline:
+def cut(flows: Flows, rows: Segments | Columns) -> Timeline:
     """Cut the segments of all flows, in order of flow and time, into exchanges."""
-    segments = Columns(rows)
+    segments = rows if isinstance(rows, Columns) else Columns(rows)
     flow = segments["flow"].astype(np.int64)
     time = segments["time_ns"]
     seq64, ack64 = _sequence_space(segments)
@@ -179,41 +180,43 @@ def cut(flows: Flows, rows: Segments) -> Timeline:
     data = is_segment & (segments["bytes"] > 0)
 
     # Freshness is a matter of one vantage point and direction: the other end's view of a segment is no repeat of it.
-    lane = flow * 8 + segments["vantage"] * 2 + segments["to_server"]
-    order = np.lexsort((np.arange(len(lane)), lane))
     fresh = np.zeros(len(segments), bool)
-    fresh[order] = data[order] & (
-        end64[order] > running_max(lane[order], end64[order], where=data[order], inclusive=False)
-    )
+    lane = segments["vantage"] * 2 + segments["to_server"]
+    for one in np.flatnonzero(np.bincount(lane)).tolist():
+        rows = np.flatnonzero(data & (lane == one))
+        fresh[rows] = end64[rows] > running_max(flow[rows], end64[rows], inclusive=False)
 
     primary = segments["vantage"] == flows.primary[flow]
     order = np.flatnonzero(primary)
     view = flow[order]
     to_server = segments["to_server"][order]
-    quiet = _quiet(segments, order, seq64[order], end64[order], ack64[order], view)
-
     request = fresh[order] & to_server
     answer = fresh[order] & ~to_server
-    previous = previous_index(group_starts(view), request | answer)
-    after_answer = (previous >= 0) & answer[np.maximum(previous, 0)]
     syn = is_segment[order] & (segments["tcp_flags"][order] & Flag.SYN > 0) | (
         segments["kind"][order] == Kind.ESTABLISHED
     )
     opening = starts(view) & (syn | request)
+    begins, beginnings = opening.copy(), group_starts(view)
+    asked = np.flatnonzero(request)
+    before = previous_index(beginnings, request | answer, asked)
+    after_answer = asked[(before >= 0) & answer[before]]
+    seen = seq64[order], end64[order], ack64[order]
+    begins[after_answer] |= _quiet(segments, order, *seen, view, after_answer)
     # Captures and watches begin in mid-connection: the first request byte opens the first whole exchange.
-    seen_request = running_max(view, request.astype(np.int64), inclusive=False) == 1
-    opened = running_max(view, opening.astype(np.int64), inclusive=False) == 1
-    begins = opening | (request & after_answer & quiet) | (request & ~seen_request & ~opened)
+    asked = asked[previous_index(beginnings, request, asked) < 0]
+    begins[asked] |= previous_index(beginnings, opening, asked) < 0
 
-    number = np.cumsum(begins) - 1
-    inside = running_max(view, begins.astype(np.int64)) == 1
-    number = np.where(inside, number, -1)
     first = order[begins]
+    number = np.cumsum(begins) - 1
+    if len(first):
+        number[flow[first][number] != view] = -1  # before the first exchange of a flow
     start = time[first].astype(np.int64)
     # Repairs of a loss bring bytes that nobody had acknowledged yet: they end an exchange too.
-    acked = running_max(view, ack64[order], where=to_server, inclusive=False)
-    answered = answer | (data[order] & ~to_server & (end64[order] > acked))
-    last = _last_moment(number, begins.sum(), time[order], answered, request)
+    again = np.flatnonzero(data[order] & ~to_server & ~answer)
+    answer[again] = end64[order][again] > running_max(
+        view, ack64[order], where=to_server, inclusive=False, at=again
+    )
+    last = _last_moment(number, begins.sum(), time[order], answer, request)
     worth = last > start
     return _assemble(
         flows,
@@ -288,8 +291,9 @@ def _exchange_of(segments: Columns, flow_of: Ints, start: Ints, end: Ints) -> In
         return np.full(len(segments), -1, np.int64)
     time, flow = segments["time_ns"], segments["flow"].astype(np.int64)
     order = in_order(np.concatenate((flow_of, flow)), np.concatenate((start, time)))
-    # Exchanges are in order of flow and start: the last one that began by then is the row's, if it has not ended.
-    mine = np.searchsorted(order[: len(start)], order[len(start) :], side="right") - 1
+    # Both are in order of flow and time: the last one that began by then is the row's, if it has not ended.
+    begins = np.searchsorted(order[len(start) :], order[: len(start)])
+    mine = np.cumsum(np.bincount(begins, minlength=len(segments))) - 1
     safe = np.maximum(mine, 0)
     inside = (mine >= 0) & (flow_of[safe] == flow) & (time <= end[safe])
     return np.where(inside, mine, -1)

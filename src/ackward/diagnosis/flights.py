@@ -83,25 +83,29 @@ def _flights(timeline: Timeline, vantage: Vantage, kind: Kind) -> Flights:
     row = np.flatnonzero(data)
     if kind == Kind.RECEIVED:
         row = row[~watched[timeline.exchange[row]]]
-    exchange, before = timeline.exchange[row], timeline.previous(data)[row]
-    pair = (before >= 0) & (timeline.exchange[np.maximum(before, 0)] == exchange)
-    rtt = timeline.min_rtt[exchange]
-    least = np.maximum(LEAST_NS, rtt // LEAST_SHARE)
-    gap = np.where(pair, time[row] - time[np.maximum(before, 0)], 0)
-    ack = timeline.previous(advancing)[row]
+    sent = row
+    exchange, before = timeline.exchange[row], timeline.previous(data, row)
+    pair = (before >= 0) & (timeline.exchange[before] == exchange)
+    least = np.maximum(LEAST_NS, timeline.min_rtt[exchange] // LEAST_SHARE)
+    gap = np.where(pair, time[row] - time[before], 0)
+    burst = bytes_before(timeline, row, ~pair | (gap >= least)) if kind == Kind.RECEIVED else gap
+    paused = pair & ~timeline.not_full[before] & (gap >= least)
+    row, before, exchange, least, gap, burst = (
+        column[paused] for column in (row, before, exchange, least, gap, burst)
+    )
+    rtt, ack = timeline.min_rtt[exchange], timeline.previous(advancing, row)
     queued = np.zeros(len(row), np.int64)
     if kind == Kind.SENT:
         # Something was still in flight before the ACK came, and the segment left with it.
-        clock = (ack > before) & (time[row] - time[np.maximum(ack, 0)] <= LEAST_NS)
-        clock &= acked[np.maximum(ack, 0)] < timeline.end64[before]
+        clock = (ack > before) & (time[row] - time[ack] <= LEAST_NS)
+        clock &= acked[ack] < timeline.end64[before]
         clocked = np.flatnonzero(clock)
-        queued[clocked] = np.maximum(_taken(timeline, row, ack[clocked]) - rtt[clocked], 0)
+        queued[clocked] = np.maximum(_taken(timeline, sent, ack[clocked]) - rtt[clocked], 0)
     else:
         # The wait is what is left of a round trip after the flight has arrived.
         clock = (ack >= 0) & (gap <= rtt + rtt // LEAST_SHARE)
-        burst = bytes_before(timeline, row, ~pair | (gap >= least))
         clock &= burst >= LEAST_FLIGHT * segments["mss"][row].astype(np.int64)
-    wait = pair & clock & ~timeline.not_full[before] & (gap - queued >= least)
+    wait = clock & (gap - queued >= least)
     until = (time[row] - queued)[wait]
     row, before, exchange = row[wait], before[wait], exchange[wait]
     sender = vantage if kind == Kind.SENT else Vantage(1 - vantage)
@@ -144,7 +148,7 @@ def _grown(
     # The exchange began after a pause, and with less than the window that the flow had come to before.
     largest = np.zeros(timeline.count, np.int64)
     np.maximum.at(largest, exchange, size)
-    earlier = np.maximum(running_max(timeline.flow_of, largest, inclusive=False)[exchange], 0)
+    earlier = np.maximum(running_max(timeline.flow_of, largest, inclusive=False, at=exchange), 0)
     pause = timeline.start[exchange] - _end_before(timeline, exchange)
     again = (pause >= IDLE_NS) & (AFTER_PAUSE * earlier > size)
     return Flights(

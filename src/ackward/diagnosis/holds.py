@@ -102,24 +102,22 @@ class Waits:
         here = timeline.at(vantage)
         sent = here & (segments["kind"] == Kind.SENT) & timeline.fresh
         received = here & (segments["kind"] == Kind.RECEIVED)
-        unsent = (
-            segments["write_seq"].astype(np.int64) - (timeline.end64 - timeline.seq64) - segments["seq"]
-        ) % (1 << 32)
-        # SENT rows were taken before the kernel moved snd_nxt over them, so their own bytes are not unsent any more.
         written = here & (segments["kind"] == Kind.WRITE_HELD)
-        queued = np.where(written, segments["bytes"], unsent)
-        following, earlier = timeline.following(sent), timeline.previous(written)
+        row = np.flatnonzero(((sent & segments["has_state"]) | written) & (timeline.exchange >= 0))
+        release, wrote = timeline.following(sent, row), written[row]
+        # SENT rows were taken before the kernel moved snd_nxt over them, so their own bytes are not unsent any more.
+        own = timeline.end64[row] - timeline.seq64[row]
+        unsent = (segments["write_seq"][row] - own - segments["seq"][row]) % (1 << 32)
+        queued = np.where(wrote, segments["bytes"][row], unsent)
         # A write behind a held one waits in the same hold, which began with the first.
-        joins = written & (earlier >= 0) & (following[np.maximum(earlier, 0)] == following)
-        begins = (sent & segments["has_state"] & (unsent > 0)) | (written & ~joins)
-        begins &= timeline.exchange >= 0
-
-        row = np.flatnonzero(begins & (following >= 0))
-        release = following[row]
-        last_ack = timeline.previous(received)[release]
-        in_flight_until = np.where(segments["kind"] == Kind.WRITE_HELD, timeline.seq64, timeline.end64)[row]
+        earlier = timeline.previous(written, row)
+        joins = (earlier >= 0) & (timeline.following(sent, earlier) == release)
+        begins = (release >= 0) & np.where(wrote, ~joins, unsent > 0)
+        row, release, queued = row[begins], release[begins], queued[begins]
+        last_ack = timeline.previous(received, release)
+        in_flight_until = np.where(written[row], timeline.seq64[row], timeline.end64[row])
         by_ack = (last_ack > row) & (timeline.ack64[np.maximum(last_ack, 0)] >= in_flight_until)
-        last_sent = timeline.previous(here & (segments["kind"] == Kind.SENT) & (segments["bytes"] > 0))[row]
+        last_sent = timeline.previous(here & (segments["kind"] == Kind.SENT) & (segments["bytes"] > 0), row)
         last_sent = np.where(segments["kind"][row] == Kind.SENT, row, last_sent)
         since = np.where(last_sent >= 0, time[np.maximum(last_sent, 0)], time[row])
         delay = time[np.maximum(last_ack, 0)] - since - timeline.min_rtt[timeline.exchange[row]]
@@ -128,7 +126,7 @@ class Waits:
             release,
             np.where(by_ack, last_ack, -1),
             np.where(by_ack, np.maximum(delay, 0), 0),
-            rule_of(segments[row], queued[row]),
+            rule_of(segments[row], queued),
             np.full(len(row), int(vantage), np.int64),
             timeline.exchange[row],
         )
@@ -268,5 +266,5 @@ class Waits:
         found = np.full(len(rows), -1, np.int64)
         for end in np.unique(vantage):
             shown = delays(self.timeline, Vantage(1 - int(end)))
-            found = np.where(vantage == end, self.timeline.previous(shown)[rows], found)
+            found = np.where(vantage == end, self.timeline.previous(shown, rows), found)
         return found

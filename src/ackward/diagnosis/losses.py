@@ -58,14 +58,20 @@ def _resent(timeline: Timeline, vantage: Vantage) -> Losses:
     sent = here & (segments["kind"] == Kind.SENT)
     syn = sent & (segments["tcp_flags"] & Flag.SYN > 0)
     data = sent & (segments["bytes"] > 0)
-    edge = running_max(flow, timeline.end64, where=data, inclusive=False)
-    keepalive = (segments["bytes"] <= 1) & (timeline.seq64 == edge - 1)
-    again = data & (timeline.end64 <= edge) & ~keepalive
-    syn_again = syn & (timeline.previous(syn) >= 0)
-    row = np.flatnonzero((again | syn_again) & (timeline.exchange >= 0))
+    row = np.flatnonzero(data & ~timeline.fresh)
+    edge = running_max(flow, timeline.end64, where=data, inclusive=False, at=row)
+    keepalive = (segments["bytes"][row] <= 1) & (timeline.seq64[row] == edge - 1)
+    opening = np.flatnonzero(syn)
+    again = np.zeros(len(segments), bool)
+    again[row[~keepalive]] = True
+    again[opening[timeline.previous(syn, opening) >= 0]] = True
+    row = np.flatnonzero(again & (timeline.exchange >= 0))
+    if not len(row):
+        return Losses(row, row, row, row, row)
 
     original = _original(timeline, data | syn, row)
     row, original = row[original >= 0], original[original >= 0]
+    edge = running_max(flow, timeline.end64, where=data, inclusive=False, at=row)
     received = here & (segments["kind"] == Kind.RECEIVED)
     acked = timeline.acked(vantage)
     pure = (
@@ -73,7 +79,7 @@ def _resent(timeline: Timeline, vantage: Vantage) -> Losses:
     )
     hint = pure & (segments["sack_right"] != segments["sack_left"])
     duplicate = pure & (timeline.ack64 == acked)
-    last = timeline.end64[row] >= np.where(syn[row], timeline.end64[row], edge[row])
+    last = timeline.end64[row] >= np.where(syn[row], timeline.end64[row], edge)
     hints = _count_between(hint, original, row)
     duplicates = _count_between(duplicate, original, row)
     waited = time[row] - time[original]
@@ -81,11 +87,11 @@ def _resent(timeline: Timeline, vantage: Vantage) -> Losses:
     silent = (hints == 0) & (duplicates < DUPLICATE_ACKS)
     trigger[silent & last] = Trigger.PROBE
     trigger[(silent & (waited >= RTO_FLOOR_NS)) | syn[row]] = Trigger.TIMEOUT
-    trigger = _inherited(trigger, original, timeline.previous(again | syn_again)[row])
+    trigger = _inherited(trigger, original, timeline.previous(again, row))
     # With the receiver's window used up, what is sent again asks whether it has opened: that is no loss.
     confirming = received & (timeline.ack64 > NEVER)
-    limit = running_max(flow, timeline.ack64 + segments["window"], where=confirming, inclusive=False)
-    asks = (limit[row] - edge[row] < segments["mss"][row]) & (limit[row] > NEVER)
+    limit = running_max(flow, timeline.ack64 + segments["window"], where=confirming, inclusive=False, at=row)
+    asks = (limit - edge < segments["mss"][row]) & (limit > NEVER)
     asks &= ~syn[row]
     found = Losses(
         row, time[original], trigger, np.full(len(row), int(vantage), np.int64), timeline.exchange[row]
@@ -105,10 +111,10 @@ def _needless(timeline: Timeline, row: Ints, fresh: Bools, received: Bools) -> B
         far: Ints = (segments[edge][rows] - segments["ack"][rows]).astype(np.int32).astype(np.int64)
         return far
 
-    told = timeline.following(received & segments["dsack"])[row]
+    told = timeline.following(received & segments["dsack"], row)
     left, right = (timeline.ack64[told] + beyond_ack(edge, told) for edge in ("sack_left", "sack_right"))
     covered = (told >= 0) & (left <= timeline.seq64[row]) & (right >= timeline.end64[row])
-    more = timeline.following(fresh)[row]
+    more = timeline.following(fresh, row)
     last = (more < 0) | (timeline.exchange[more] != timeline.exchange[row])
     needless: Bools = covered & last
     return needless
@@ -138,15 +144,15 @@ def _original(timeline: Timeline, sends: Bools, rows: Ints) -> Ints:
     alike = (np.diff(lane[order]) == 0) & (np.diff(timeline.seq64[ordered]) == 0)
     same[ordered[1:][alike]] = ordered[:-1][alike]
     found = same[rows]
-    fallback = timeline.previous(sends)[rows]
+    fallback = timeline.previous(sends, rows)
     inside = (fallback >= 0) & (timeline.exchange[np.maximum(fallback, 0)] == timeline.exchange[rows])
     return np.where(found >= 0, found, np.where(inside, fallback, -1))
 
 
 def _count_between(marked: Bools, first: Ints, last: Ints) -> Ints:
     """How many marked rows lie strictly between two rows of one flow."""
-    total = np.concatenate(([0], np.cumsum(marked)))
-    counts: Ints = total[last] - total[first + 1]
+    total = np.cumsum(marked)
+    counts: Ints = total[last] - marked[last] - total[first]
     return counts
 
 
@@ -155,16 +161,18 @@ def _repaired(timeline: Timeline, vantage: Vantage) -> Losses:
     segments, flow, time = timeline.segments, timeline.segments["flow"].astype(np.int64), timeline.time
     here = timeline.at(vantage)
     arrived = here & (segments["kind"] == Kind.RECEIVED) & (segments["bytes"] > 0)
-    edge = running_max(flow, timeline.end64, where=arrived, inclusive=False)
+    ahead, row = np.zeros(len(segments), bool), np.flatnonzero(arrived)
+    edge = running_max(flow, timeline.end64, where=arrived, inclusive=False, at=row)
+    ahead[row] = (timeline.seq64[row] > edge) & (edge > NEVER)
     sender_watched = timeline.has_server if vantage == Vantage.CLIENT else timeline.has_client
-    ahead = arrived & (timeline.seq64 > edge) & (edge > -(1 << 61))
-    row = np.flatnonzero(arrived & (timeline.end64 <= edge) & (timeline.exchange >= 0))
+    row = np.flatnonzero(arrived & ~timeline.fresh & (timeline.exchange >= 0))
     row = row[~sender_watched[timeline.exchange[row]]]
     probes = _probes(timeline, arrived, ahead & (timeline.exchange >= 0), sender_watched, vantage)
     # A fill begins where our own ACKs stand; a mere duplicate lies below them.
-    acked = running_max(flow, timeline.ack64, where=here & (segments["kind"] == Kind.SENT), inclusive=False)
-    opened = timeline.previous(ahead)[row]
-    fills = (opened >= 0) & (timeline.seq64[row] <= acked[row]) & (timeline.end64[row] > acked[row])
+    sent = here & (segments["kind"] == Kind.SENT)
+    acked = running_max(flow, timeline.ack64, where=sent, inclusive=False, at=row)
+    opened = timeline.previous(ahead, row)
+    fills = (opened >= 0) & (timeline.seq64[row] <= acked) & (timeline.end64[row] > acked)
     row, opened = row[fills], opened[fills]
     waited = time[row] - time[opened]
     # Reordering repairs itself within a fraction of a round trip; a loss needs a whole one to be heard of.
@@ -186,8 +194,8 @@ def _probes(
     time = timeline.time
     row = np.flatnonzero(ahead)
     row = row[~sender_watched[timeline.exchange[row]]]
-    before = timeline.previous(arrived)[row]
-    after = timeline.following(arrived)[row]
+    before = timeline.previous(arrived, row)
+    after = timeline.following(arrived, row)
     rtt = timeline.min_rtt[timeline.exchange[row]]
     alone = (after < 0) | (timeline.seq64[np.maximum(after, 0)] < timeline.seq64[row])
     silent = (before >= 0) & (time[row] - time[np.maximum(before, 0)] > rtt + rtt // 4)

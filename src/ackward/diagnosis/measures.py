@@ -12,7 +12,7 @@ import numpy as np
 
 from ackward.diagnosis.columns import Entries
 from ackward.diagnosis.exchanges import Timeline
-from ackward.diagnosis.segmented import NEVER, Bools, Ints, running_max, starts
+from ackward.diagnosis.segmented import NEVER, Bools, Ints, in_order, running_max, starts
 from ackward.model.segments import Flag, Kind, Vantage
 
 
@@ -62,13 +62,16 @@ def sent_again(timeline: Timeline) -> Bools:
     lane = segments["flow"].astype(np.int64) * 2 + segments["to_server"]
     watched = np.zeros(int(lane.max()) + 1 if len(lane) else 0, np.bool_)
     watched[lane[from_sender]] = True
-    rows = np.flatnonzero(from_sender | (taken & ~watched[lane]))
-    rows = rows[np.argsort(lane[rows], kind="stable")]
-    of, seq = lane[rows], timeline.seq64[rows]
-    edge = running_max(of, seq + size[rows], inclusive=False)
-    keep_alive = (segments["bytes"][rows] <= 1) & (size[rows] == segments["bytes"][rows]) & (seq == edge - 1)
+    counted = from_sender | (taken & ~watched[lane])
     again = np.zeros(len(segments), np.bool_)
-    again[rows] = (seq < edge) & (edge > NEVER) & ~keep_alive
+    for forth in (segments["to_server"], ~segments["to_server"]):
+        rows = np.flatnonzero(counted & forth)
+        seq, end = timeline.seq64[rows], timeline.seq64[rows] + size[rows]
+        edge = running_max(segments["flow"][rows], end, inclusive=False)
+        keep_alive = (
+            (segments["bytes"][rows] <= 1) & (size[rows] == segments["bytes"][rows]) & (seq == edge - 1)
+        )
+        again[rows] = (seq < edge) & (edge > NEVER) & ~keep_alive
     return again
 
 
@@ -84,22 +87,22 @@ def acknowledged(timeline: Timeline, again: Bools) -> tuple[Ints, Ints]:
     rows = np.flatnonzero(data | back)
     # One group for each end: what it sent and what it received.
     place = segments["flow"][rows].astype(np.int64) * 2 + (segments["vantage"][rows] == Vantage.SERVER)
-    order = np.argsort(place, kind="stable")
-    rows, place = rows[order], place[order]
+    if len(timeline.vantages) > 1:
+        order = np.argsort(place, kind="stable")
+        rows, place = rows[order], place[order]
     asks = data[rows]
     number = np.where(asks, timeline.end64[rows], timeline.ack64[rows])
     fresh = ~asks & (number > running_max(place, number, where=~asks, inclusive=False))
     again = again[rows]
     # The sends and the first ACK of one number stand together, in the order in which they passed.
     chosen = np.flatnonzero(asks | fresh)
-    chosen = chosen[np.lexsort((chosen, number[chosen], place[chosen]))]
+    chosen = chosen[np.argsort(in_order(place[chosen], number[chosen]), kind="stable")]
     same = ~starts(place[chosen])
     same[1:] &= np.diff(number[chosen]) == 0
     pair = np.flatnonzero(same & fresh[chosen])
     sent, ack = chosen[pair - 1], chosen[pair]
     # Bytes in the middle may have been sent again under other borders.
-    repaired = running_max(place, np.where(again, number, NEVER))
-    clear = ~again[sent] & (repaired[ack] < number[sent])
+    clear = ~again[sent] & (running_max(place, number, where=again, at=ack) < number[sent])
     return rows[sent[clear]], rows[ack[clear]]
 
 
@@ -116,20 +119,20 @@ def _handshakes(timeline: Timeline, flows: int) -> Ints:
         here = segments["vantage"] == vantage
         if not (syn & here).any():
             continue
-        asked = timeline.previous(syn & here)
-        answered = timeline.previous(answer & here)
         last = np.flatnonzero(confirmed & here)
-        last = last[answered[last] >= 0]
-        last = last[asked[answered[last]] >= 0]
-        _, first = np.unique(segments["flow"][last], return_index=True)
-        last = last[first]
-        found[segments["flow"][last]] = time[last] - time[asked[answered[last]]]
+        answered = timeline.previous(answer & here, last)
+        last, answered = last[answered >= 0], answered[answered >= 0]
+        asked = timeline.previous(syn & here, answered)
+        last, asked = last[asked >= 0], asked[asked >= 0]
+        first = starts(segments["flow"][last])
+        last, asked = last[first], asked[first]
+        found[segments["flow"][last]] = time[last] - time[asked]
     return found
 
 
 def _medians(of: Ints, values: Ints, count: int) -> Ints:
     """Per group the middle value, the lower one of two; -1 without any."""
-    order = np.lexsort((values, of))
+    order = np.argsort(in_order(of, values))
     sizes = np.bincount(of, minlength=count)
     begins = np.cumsum(sizes) - sizes
     middle = begins + (np.maximum(sizes, 1) - 1) // 2

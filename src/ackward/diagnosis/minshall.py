@@ -9,21 +9,28 @@ import numpy as np
 
 from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.flows import SEEN_FROM
-from ackward.diagnosis.segmented import Bools, in_order, running_max
+from ackward.diagnosis.segmented import Bools, Ints, in_order, running_max
 
 
-def sent_unacknowledged(timeline: Timeline, small: Bools, acks: Bools) -> Bools:
-    """Rows of ``small`` that left while an earlier one of the same exchange was unacknowledged by ``acks``."""
-    row = np.flatnonzero((small | acks) & (timeline.exchange >= 0))
+def breaks_rule(timeline: Timeline, small: Bools, acks: Bools, flows: Ints) -> Bools:
+    """Of which of ``flows`` a row of ``small`` left while an earlier one was unacknowledged by ``acks``.
+
+    Only rows of the same exchange count.
+    """
+    flow = timeline.segments["flow"]
+    asked = np.zeros(len(timeline.flows), bool)
+    asked[flows] = True
+    row = np.flatnonzero((small | acks) & (timeline.exchange >= 0) & asked[flow])
     # Between the hosts the times are estimates, and by them a segment may be earlier than the ACK that released it.
     between = timeline.flows.seen_from == SEEN_FROM.index("between")
     if between.any():
-        passed = np.where(between[timeline.segments["flow"][row]], timeline.segments["packet"][row], 0)
+        passed = np.where(between[flow[row]], timeline.segments["packet"][row], 0)
         row = row[np.argsort(in_order(timeline.exchange[row], passed), kind="stable")]
     # Exchanges follow each other in the order of their rows.
     group, mine = timeline.exchange[row], small[row]
     before = running_max(group, timeline.end64[row], where=mine, inclusive=False)
     acknowledged = running_max(group, timeline.ack64[row], where=acks[row], inclusive=False)
-    found = np.zeros(len(small), bool)
-    found[row] = mine & (before > acknowledged)
-    return found
+    eager = np.zeros(len(timeline.flows), bool)
+    eager[flow[row[mine & (before > acknowledged)]]] = True
+    broken: Bools = eager[flows]
+    return broken

@@ -12,14 +12,14 @@ highest layer last.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from ackward.diagnosis.claims import NO_END, NO_ROW, Claims, gather
 from ackward.diagnosis.columns import Entries
 from ackward.diagnosis.exchanges import Timeline
-from ackward.diagnosis.segmented import Bools, Ints, in_order, running_max, starts
+from ackward.diagnosis.segmented import Bools, Ints, in_order, starts
 from ackward.model.causes import STALLS, Cause
 
 #: Highest first. A full accept queue looks like loss and is none; loss comes next, because whatever else waits
@@ -97,7 +97,8 @@ def settle(timeline: Timeline, claims: Sequence[Claims]) -> Parts:
     fresh = starts(key[order])
     place = np.empty(len(order), np.int64)
     place[order] = np.cumsum(fresh) - 1
-    piece_exchange, piece_time = point_exchange[order][fresh], point_time[order][fresh]
+    points = order[fresh]
+    piece_exchange, piece_time = point_exchange[points], point_time[points]
 
     winner = np.full(len(piece_time), -1, np.int64)
     layer = rank * 2 + observed
@@ -105,55 +106,40 @@ def settle(timeline: Timeline, claims: Sequence[Claims]) -> Parts:
     for value in np.unique(layer):
         _paint(winner, np.flatnonzero((layer == value) & (end > start)), first, last)
 
-    real = np.ones(len(piece_time), bool)  # the last point of an exchange begins no piece
-    real[:-1] = piece_exchange[1:] == piece_exchange[:-1]
-    if len(real):
-        real[-1] = False
-    until = np.empty_like(piece_time)
-    until[:-1] = piece_time[1:]
-    won = winner[real]
-    claimed, safe = won >= 0, np.maximum(won, 0)
-
-    def pick(values: Ints, default: int) -> Ints:
-        return np.where(claimed, values[safe] if len(values) else default, default)
-
-    parts = Parts(
+    real = np.flatnonzero(~starts(piece_exchange)[1:])  # the last point of an exchange begins no piece
+    won = winner[real]  # -1, the last entry below, where nobody did
+    cause, observed = np.append(cause, _UNKNOWN), np.append(observed, False)
+    evidence = np.append(gather(claims, "evidence"), NO_ROW)
+    holding, delaying = (np.append(gather(claims, name), NO_END) for name in ("holding", "delaying"))
+    begins = starts(piece_exchange[real]) | starts(_kin(cause, observed, holding, delaying)[won])
+    ends = real[np.append(begins[1:], True)[: len(begins)]] + 1
+    real, won = real[begins], won[begins]
+    return Parts(
         piece_exchange[real],
         piece_time[real],
-        until[real],
-        pick(cause, _UNKNOWN),
-        pick(observed.astype(np.int64), 0).astype(bool),
-        pick(gather(claims, "evidence"), NO_ROW),
-        pick(gather(claims, "holding"), NO_END),
-        pick(gather(claims, "delaying"), NO_END),
+        piece_time[ends],
+        cause[won],
+        observed[won],
+        evidence[won],
+        holding[won],
+        delaying[won],
     )
-    return _merged(parts, won)
 
 
 def _paint(winner: Ints, chosen: Ints, first: Ints, last: Ints) -> None:
     """Paint one layer: each piece that a chosen claim covers goes to the covering claim that starts last."""
-    depth = np.zeros(len(winner) + 1, np.int64)
-    np.add.at(depth, first[chosen], 1)
-    np.add.at(depth, last[chosen], -1)
-    covered = np.cumsum(depth[:-1]) > 0
-    mark = np.full(len(winner), -1, np.int64)
+    size = len(winner)
+    depth = np.bincount(first[chosen], minlength=size) - np.bincount(last[chosen], minlength=size)
+    covered = np.flatnonzero(np.cumsum(depth) > 0)
+    mark = np.full(size, -1, np.int64)
     mark[first[chosen]] = chosen
     # A claim that ended leaves its mark standing; where an earlier one still covers, it keeps the later one's name.
-    group = np.zeros(len(winner), np.int64)
-    place = running_max(group, np.arange(len(winner)), where=mark >= 0)
-    painted = covered & (place >= 0)
-    winner[painted] = mark[place[painted]]
+    marked = mark >= 0
+    latest = np.cumsum(marked, dtype=np.int32)[covered] - 1
+    winner[covered] = mark[marked][latest]
 
 
-def _merged(parts: Parts, won: Ints) -> Parts:
-    """Neighbouring pieces of one claim become one part again; where nothing stalled, those of one cause do."""
-    if not len(won):
-        return parts
-    alike = ((parts.cause * 2 + parts.observed) * 3 + parts.holding + 1) * 3 + parts.delaying + 1
-    kept_apart = np.isin(parts.cause, _STALLS)
-    key = np.where(kept_apart, won, -1 - alike)  # claims count from 0
-    begins = np.ones(len(won), bool)
-    begins[1:] = (np.diff(parts.exchange) != 0) | (np.diff(key) != 0)
-    ends = np.ones(len(won), bool)
-    ends[:-1] = begins[1:]
-    return replace(parts.chosen(begins), end=parts.end[ends])
+def _kin(cause: Ints, observed: Bools, holding: Ints, delaying: Ints) -> Ints:
+    """Claims with one number become one part where their pieces meet: those of a stall only with themselves."""
+    alike = ((cause * 2 + observed) * 3 + holding + 1) * 3 + delaying + 1
+    return np.where(np.isin(cause, _STALLS), np.arange(len(cause)), -1 - alike)

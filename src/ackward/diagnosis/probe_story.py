@@ -93,7 +93,9 @@ def story(timelines: Sequence[Timeline], sender: Vantage, flows: int) -> Story:
 
 
 def _smoothed(timeline: Timeline, some: Probes) -> Ints:
-    found: Ints = np.where(some.srtt > 0, some.srtt, smallest_round_trip(timeline)[some.row])
+    found: Ints = np.where(
+        some.srtt > 0, some.srtt, smallest_round_trip(timeline, timeline.segments["flow"][some.row])
+    )
     return found
 
 

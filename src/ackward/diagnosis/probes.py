@@ -19,10 +19,11 @@ def of_new_data(timeline: Timeline, sent: Bools, advancing: Bools) -> Bools:
     """Rows of ``sent``: a segment two round trips and more after a full one, and none of ``advancing`` in between."""
     segments, time = timeline.segments, timeline.time
     row = np.flatnonzero(sent & (timeline.exchange >= 0) & (segments["segments"] <= 1))
-    before, ack = timeline.previous(sent)[row], timeline.previous(advancing)[row]
-    row, before = row[(before >= 0) & (ack < before)], before[(before >= 0) & (ack < before)]
+    before = timeline.previous(sent, row)
     exchange = timeline.exchange[row]
     waited = time[row] - time[before] >= 2 * timeline.min_rtt[exchange] + PROBE_SLACK_NS
+    waited &= (before >= 0) & (timeline.exchange[before] == exchange) & ~timeline.not_full[before]
+    row, before = row[waited], before[waited]
     found = np.zeros(len(sent), bool)
-    found[row] = waited & (timeline.exchange[before] == exchange) & ~timeline.not_full[before]
+    found[row[timeline.previous(advancing, row) < before]] = True
     return found

@@ -104,10 +104,9 @@ def probes(timeline: Timeline) -> Probes:
     return Probes.joined(parts)
 
 
-def smallest_round_trip(timeline: Timeline) -> Ints:
-    """Per row the smallest round trip of its flow, in nanoseconds."""
-    flow = timeline.segments["flow"].astype(np.int64)
-    least = np.full(int(flow.max()) + 1 if len(flow) else 0, np.iinfo(np.int64).max)
+def smallest_round_trip(timeline: Timeline, flow: Ints) -> Ints:
+    """The smallest round trip of each of these flows, in nanoseconds."""
+    least = np.full(len(timeline.flows), np.iinfo(np.int64).max)
     np.minimum.at(least, timeline.flow_of, timeline.min_rtt)
     least[least == np.iinfo(np.int64).max] = 0
     found: Ints = least[flow]
@@ -130,15 +129,19 @@ def _sent(timeline: Timeline, vantage: Vantage) -> Probes:
     received = here & (segments["kind"] == Kind.RECEIVED)
     acked = timeline.acked(vantage)
     advancing = received & (timeline.ack64 > acked)
-    rtt = smallest_round_trip(timeline)
     edge = running_max(flow, end, where=data, inclusive=False)
 
     row = np.flatnonzero(data & (segments["segments"] <= 1) & (edge > NEVER) & (edge > acked))
-    before, last_ack = timeline.previous(data)[row], timeline.previous(advancing)[row]
+    before = timeline.previous(data, row)
+    rtt = smallest_round_trip(timeline, flow[row])
+    # Whatever else holds, there was silence: as long as two round trips at the least.
+    paused = time[row] - time[before] >= 2 * rtt + PROBE_SLACK_NS
+    row, before, rtt = row[paused], before[paused], rtt[paused]
+    last_ack = timeline.previous(advancing, row)
     waited = time[row] - np.maximum(time[before], np.where(last_ack >= 0, time[np.maximum(last_ack, 0)], 0))
     again = end[row] <= edge[row]
     told = segments["has_state"][row]
-    silent = waited >= 2 * rtt[row] + PROBE_SLACK_NS
+    silent = waited >= 2 * rtt + PROBE_SLACK_NS
     last = end[row] == edge[row]
     # A timeout repeats the first segment in flight: the last one alone may be either, and its silence tells.
     several = timeline.seq64[row] > acked[row]
@@ -149,17 +152,17 @@ def _sent(timeline: Timeline, vantage: Vantage) -> Probes:
     keepalive = (end[row] == timeline.end64[row]) & (segments["bytes"][row] <= 1)
     keepalive &= timeline.seq64[row] == edge[row] - 1
     hinted = received & (segments["sack_left"] != segments["sack_right"]) & ~segments["dsack"]
-    repeats &= ~keepalive & (timeline.previous(hinted)[row] < before)
+    repeats &= ~keepalive & (timeline.previous(hinted, row) < before)
     # With the receiver's window used up, what is sent again may ask whether it has opened: a zero-window probe. The
     # kernel does not ask so while something is in flight, and its state tells that something was.
-    limit = running_max(flow, timeline.ack64 + segments["window"], where=received, inclusive=False)[row]
+    limit = running_max(flow, timeline.ack64 + segments["window"], where=received, inclusive=False, at=row)
     room = limit - edge[row] >= segments["mss"][row]
     repeats &= told | room
     brings = (
         ~again & silent & (last_ack < before) & _had_more(timeline, before) & (segments["bytes"][row] > 0)
     )
     chosen = repeats | brings
-    row, before, waited, repeats = row[chosen], before[chosen], waited[chosen], repeats[chosen]
+    row, before, waited, repeats, rtt = (column[chosen] for column in (row, before, waited, repeats, rtt))
     shut = (~room & (limit > NEVER))[chosen]
 
     fresh = data & (end > edge)
@@ -169,7 +172,7 @@ def _sent(timeline: Timeline, vantage: Vantage) -> Probes:
     verdict = np.where(repeats, verdict, Verdict.NEW_DATA)
     sign = np.where(repeats, sign, Sign.NONE)
     safe = np.maximum(answer, 0)
-    sent_again = timeline.following(data & (end <= edge))[row]
+    sent_again = timeline.following(data & (end <= edge), row)
     held = (answer >= 0) & (acked[safe] <= timeline.seq64[row]) & ((sent_again < 0) | (sent_again > answer))
     held &= (in_flight > _ACKED_AT_ONCE) & (acked[safe] == acked[row])
     return Probes(
@@ -181,18 +184,18 @@ def _sent(timeline: Timeline, vantage: Vantage) -> Probes:
 def _had_more(timeline: Timeline, before: Ints) -> Bools:
     """Whether the sender had more to send after ``before``: by the kernel's word, else by its being full."""
     segments = timeline.segments
-    unsent = (segments["write_seq"].astype(np.int64) - segments["bytes"] - segments["seq"])[before] % (
-        1 << 32
-    )
-    shut = segments["in_flight"].astype(np.int64) + segments["segments"] >= segments["cwnd"]
-    told: Bools = np.where(
-        segments["has_state"][before], (unsent > 0) & shut[before], ~timeline.not_full[before]
-    )
+    sent = segments["bytes"][before].astype(np.int64) + segments["seq"][before]
+    unsent = (segments["write_seq"][before] - sent) % (1 << 32)
+    in_flight = segments["in_flight"][before].astype(np.int64) + segments["segments"][before]
+    shut = in_flight >= segments["cwnd"][before]
+    told: Bools = np.where(segments["has_state"][before], (unsent > 0) & shut, ~timeline.not_full[before])
     return told
 
 
 def _segments_between(timeline: Timeline, fresh: Bools, low: Ints, high: Ints, flow: Ints) -> Ints:
     """How many segments of the flow's ``fresh`` data lie between two sequence numbers, at least one."""
+    if not len(flow):
+        return flow
     segments, end = timeline.segments, _of_stream(timeline)[1]
     rows = np.flatnonzero(fresh)
     order = rows[np.lexsort((rows, segments["flow"][rows]))]
@@ -211,7 +214,9 @@ def _segments_between(timeline: Timeline, fresh: Bools, low: Ints, high: Ints, f
 def _judged(
     timeline: Timeline, vantage: Vantage, row: Ints, rtt: Ints, in_flight: Ints
 ) -> tuple[Ints, Ints, Ints]:
-    """Verdict, sign and answer of probes that repeat the last segment."""
+    """Verdict, sign and answer of probes that repeat the last segment. ``rtt`` is the smallest of each one's flow."""
+    if not len(row):
+        return row, row, row
     segments, flow, time = timeline.segments, timeline.segments["flow"].astype(np.int64), timeline.time
     here, there = timeline.at(vantage), timeline.at(Vantage(1 - vantage))
     received = here & (segments["kind"] == Kind.RECEIVED)
@@ -222,33 +227,33 @@ def _judged(
 
     arrived = there & (segments["kind"] == Kind.RECEIVED) & carries
     arrived_edge = running_max(flow, ends, where=arrived, inclusive=False)
-    duplicate = timeline.following(arrived & (ends <= arrived_edge))[row]
+    duplicate = timeline.following(arrived & (ends <= arrived_edge), row)
     had_it = (arrived_edge[row] >= end) | ((duplicate >= 0) & (ends[np.maximum(duplicate, 0)] == end))
     watched = np.isin(flow[row], np.unique(flow[arrived]))
 
     dsack = received & segments["dsack"]
-    told = timeline.following(dsack)[row]
+    told = timeline.following(dsack, row)
     left, right = _blocks(timeline, np.maximum(told, 0))
     by_dsack = (told >= 0) & (left <= timeline.seq64[row]) & (right >= end)
     # A peer that has closed meanwhile answers a FIN that comes again with no D-SACK.
     open_ = segments["tcp_flags"][row] & Flag.FIN == 0
     capable = np.isin(flow[row], np.unique(flow[dsack])) & open_
 
-    soon = (answer >= 0) & (time[safe] - time[row] < rtt[row] * _TOO_SOON)
+    soon = (answer >= 0) & (time[safe] - time[row] < rtt * _TOO_SOON)
     pure = (
         received & (segments["bytes"] == 0) & (segments["tcp_flags"] & (Flag.SYN | Flag.FIN | Flag.RST) == 0)
     )
-    second = timeline.following(pure)[safe]
+    second = timeline.following(pure, safe)
     second_safe = np.maximum(second, 0)
     twice = (answer >= 0) & (second >= 0) & (timeline.ack64[second_safe] == timeline.ack64[safe])
     twice &= segments["window"][second_safe] == segments["window"][safe]
     twice &= ~(segments["sack_left"] != segments["sack_right"])[second_safe]
     # The probe's own answer is one round trip after it; what comes later is for something else.
-    twice &= time[second_safe] - time[row] < 2 * rtt[row] + PROBE_SLACK_NS
+    twice &= time[second_safe] - time[row] < 2 * rtt + PROBE_SLACK_NS
 
-    hole = timeline.following(received & (segments["sack_left"] != segments["sack_right"]) & ~dsack)[row]
+    hole = timeline.following(received & (segments["sack_left"] != segments["sack_right"]) & ~dsack, row)
     holed = (hole >= 0) & ((answer < 0) | (hole < answer))
-    after = timeline.following(here & (segments["kind"] == Kind.SENT) & timeline.fresh)[safe]
+    after = timeline.following(here & (segments["kind"] == Kind.SENT) & timeline.fresh, safe)
     cut = segments["has_state"][row] & (answer >= 0) & (after >= 0)
     cut &= segments["cwnd"][np.maximum(after, 0)] < segments["cwnd"][row]
 
@@ -288,16 +293,16 @@ def _first_reaching(timeline: Timeline, received: Bools, row: Ints, end: Ints) -
     What is acknowledged only grows, so it is the first that reached it at all, or the next one if that came before.
     """
     flow = timeline.segments["flow"].astype(np.int64)
-    following = timeline.following(received)
+    following = timeline.following(received, row)
     rows = np.flatnonzero(received)
-    highest = running_max(flow, timeline.ack64, where=received)[rows]
+    highest = running_max(flow, timeline.ack64, where=received, at=rows)
     of = flow[rows]
     found = np.full(len(row), -1, np.int64)
     for index, (at, wanted) in enumerate(zip(row.tolist(), end.tolist(), strict=True)):
         begin, beyond = np.searchsorted(of, (flow[at], flow[at] + 1))
         place = begin + np.searchsorted(highest[begin:beyond], wanted)
         if place < beyond:
-            found[index] = rows[place] if rows[place] > at else following[at]
+            found[index] = rows[place] if rows[place] > at else following[index]
     return found
 
 
@@ -310,26 +315,26 @@ def _arrived(timeline: Timeline, vantage: Vantage) -> Probes:
     sent = here & (segments["kind"] == Kind.SENT)
     elsewhere = timeline.at(Vantage(1 - vantage)) & (segments["kind"] == Kind.SENT)
     edge = running_max(flow, end, where=arrived, inclusive=False)
-    acked = running_max(flow, timeline.ack64, where=sent, inclusive=False)
-    rtt = smallest_round_trip(timeline)
     row = np.flatnonzero(arrived & (end == edge) & (segments["segments"] <= 1))
     row = row[~np.isin(flow[row], np.unique(flow[elsewhere]))]
-    before = timeline.previous(arrived)[row]
+    before = timeline.previous(arrived, row)
     waited = time[row] - time[before]
     fresh = arrived & (end > edge)
     keepalive = (end[row] == timeline.end64[row]) & (segments["bytes"][row] <= 1)
     keepalive &= timeline.seq64[row] == edge[row] - 1
-    first = timeline.seq64[row] <= running_max(flow, timeline.seq64, where=fresh)[before]
-    silent = (waited >= 2 * rtt[row] + PROBE_SLACK_NS) & (waited < TIMEOUT_FLOOR_NS)
-    offered = running_max(flow, timeline.ack64 + segments["window"], where=sent, inclusive=False)[row]
+    first = timeline.seq64[row] <= running_max(flow, timeline.seq64, where=fresh, at=before)
+    rtt = smallest_round_trip(timeline, flow[row])
+    silent = (waited >= 2 * rtt + PROBE_SLACK_NS) & (waited < TIMEOUT_FLOOR_NS)
+    offered = running_max(flow, timeline.ack64 + segments["window"], where=sent, inclusive=False, at=row)
     row_kept = silent & ~keepalive & first & (offered - edge[row] >= segments["mss"][row])
     row, before, waited = row[row_kept], before[row_kept], waited[row_kept]
-    in_flight = _segments_between(timeline, fresh, acked[row], edge[row], flow[row])
+    acked = running_max(flow, timeline.ack64, where=sent, inclusive=False, at=row)
+    in_flight = _segments_between(timeline, fresh, acked, edge[row], flow[row])
     size = len(row)
     return Probes(
         row,
         before,
-        timeline.following(sent)[row],
+        timeline.following(sent, row),
         waited,
         np.zeros(size, np.int64),
         in_flight,

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ackward.diagnosis.columns import Entries
+from ackward.diagnosis.columns import Columns, Entries
 from ackward.diagnosis.flows import SEEN_FROM
 from ackward.diagnosis.segmented import Bools, Ints, in_order, running_max, unwrap
-from ackward.model.segments import Flag, Passage, Segments
+from ackward.model.segments import Flag, Passage
 
 #: A capture stands at an end if that end's half is at most this share of the round trip.
 NEAR = 0.25
@@ -44,10 +44,10 @@ class Sight(Entries):
     bytes_to_client: Ints
 
 
-def sight(wire: Segments, first: int, count: int) -> Sight:
+def sight(wire: Columns, first: int, count: int) -> Sight:
     """What the rows of ``count`` flows show, whose numbers begin at ``first``."""
     flow = wire["flow"].astype(np.int64) - first
-    to_server = np.ascontiguousarray(wire["to_server"])
+    to_server = wire["to_server"]
     stamped = np.zeros(count, bool)
     stamped[flow[wire["tsval"] > 0]] = True
     lane = np.bincount(flow * 2 + to_server, weights=wire["bytes"], minlength=2 * count).astype(np.int64)
@@ -61,7 +61,7 @@ def sight(wire: Segments, first: int, count: int) -> Sight:
     )
 
 
-def _half(wire: Segments, flow: Ints, there: Bools, count: int) -> Ints:
+def _half(wire: Columns, flow: Ints, there: Bools, count: int) -> Ints:
     """Per flow the smallest time from a segment that takes up sequence space to its ACK, of those sent ``there``."""
     flags = wire["tcp_flags"]
     took = wire["bytes"] + ((flags & (Flag.SYN | Flag.FIN)) > 0)
@@ -96,7 +96,7 @@ def _first_reach(group: Ints, number: Ints, asks: Bools, answers: Bools) -> Ints
     return found
 
 
-def _passed(wire: Segments, flow: Ints, count: int) -> tuple[Ints, Ints]:
+def _passed(wire: Columns, flow: Ints, count: int) -> tuple[Ints, Ints]:
     """Per flow the end that the passage of its packets tells, and the one that its checksums do."""
     nothing = np.full(count, _UNKNOWN)
     told = np.flatnonzero(wire["passage"])

@@ -18,7 +18,7 @@ import numpy as np
 
 from ackward.diagnosis.columns import Entries
 from ackward.diagnosis.exchanges import Timeline
-from ackward.diagnosis.minshall import sent_unacknowledged
+from ackward.diagnosis.minshall import breaks_rule
 from ackward.diagnosis.segmented import Bools, Ints, running_max
 from ackward.model.segments import Kind, Vantage
 
@@ -68,17 +68,16 @@ def _at(timeline: Timeline, vantage: Vantage) -> AwaitedAcks:
     arrived = here & (segments["kind"] == Kind.RECEIVED) & timeline.fresh
     fired = segments["kind"] == Kind.ACK_TIMER
     pure = _bare(timeline, here & fired, sent)
-    delayed = fired | (arrival_age(timeline, arrived) > LATE_NS)
     timer = np.flatnonzero(here & (fired | pure) & (timeline.exchange >= 0))
 
-    ack = np.where(fired[timer], timeline.following(sent)[timer], timer)
-    data = timeline.previous(arrived)[timer]
-    released = timeline.following(arrived)[timer]
-    answer = timeline.following(sent & (segments["bytes"] > 0))[timer]
+    ack = np.where(fired[timer], timeline.following(sent, timer), timer)
+    data = timeline.previous(arrived, timer)
+    released = timeline.following(arrived, timer)
+    answer = timeline.following(sent & (segments["bytes"] > 0), timer)
     whole = (ack >= 0) & (data >= 0) & (released >= 0)
     timer, ack, data, released, answer = timer[whole], ack[whole], data[whole], released[whole], answer[whole]
 
-    exchange, late = timeline.exchange[timer], delayed[timer]
+    exchange, late = timeline.exchange[timer], fired[timer] | (time[timer] - time[data] > LATE_NS)
     rtt = timeline.min_rtt[exchange]
     alone = (segments["bytes"][ack] == 0) & (time[ack] - time[timer] < SAME_SOFTIRQ_NS)
     alone &= (answer < 0) | (answer > released)
@@ -91,12 +90,9 @@ def _at(timeline: Timeline, vantage: Vantage) -> AwaitedAcks:
     kind = flow[timer].astype(np.int64) * 2 + late
     tried = np.bincount(kind[late | alone], minlength=int(kind.max()) + 1 if len(kind) else 1)
     answered = np.bincount(kind[waited], minlength=len(tried))
-    eager = (
-        np.unique(flow[sent_unacknowledged(timeline, arrived & small, sent)]) if waited.any() else flow[:0]
-    )
-    consistent = (answered[kind] >= CONSISTENT * tried[kind]) & ~np.isin(flow[timer], eager)
+    keep = waited & (answered[kind] >= CONSISTENT * tried[kind])
+    keep[keep] = ~breaks_rule(timeline, arrived & small, sent, flow[timer[keep]])
     watched = (timeline.has_server if vantage == Vantage.CLIENT else timeline.has_client)[exchange]
-    keep = waited & consistent
     return AwaitedAcks(
         data[keep],
         timer[keep],
@@ -116,27 +112,21 @@ def delays(timeline: Timeline, vantage: Vantage) -> Bools:
     here, kind = timeline.at(vantage), timeline.segments["kind"]
     fired, sent = here & (kind == Kind.ACK_TIMER), here & (kind == Kind.SENT)
     arrived = here & (kind == Kind.RECEIVED) & timeline.fresh
-    late: Bools = fired | (_bare(timeline, fired, sent) & (arrival_age(timeline, arrived) > LATE_NS))
+    bare = np.flatnonzero(_bare(timeline, fired, sent))
+    data = timeline.previous(arrived, bare)
+    late: Bools = fired.copy()
+    late[bare] |= (data >= 0) & (timeline.time[bare] - timeline.time[data] > LATE_NS)
     return late
 
 
 def _bare(timeline: Timeline, fired: Bools, sent: Bools) -> Bools:
     """Rows of ``sent`` without data that acknowledge something, and that no timer sent which the kernel told of."""
-    timer, before = timeline.previous(fired), timeline.previous(sent)
-    since = timeline.time - timeline.time[np.maximum(timer, 0)]
-    told = (timer >= 0) & (timer > before) & (since < SAME_SOFTIRQ_NS)
-    bare: Bools = sent & (timeline.segments["bytes"] == 0) & _advances(timeline, sent) & ~told
+    flow, time = timeline.segments["flow"], timeline.time
+    row = np.flatnonzero(sent & (timeline.segments["bytes"] == 0))
+    acknowledged = running_max(flow, timeline.ack64, where=sent, inclusive=False, at=row)
+    row = row[timeline.ack64[row] > acknowledged]
+    timer, before = timeline.previous(fired, row), timeline.previous(sent, row)
+    told = (timer >= 0) & (timer > before) & (time[row] - time[timer] < SAME_SOFTIRQ_NS)
+    bare = np.zeros(len(sent), bool)
+    bare[row[~told]] = True
     return bare
-
-
-def _advances(timeline: Timeline, sent: Bools) -> Bools:
-    """Sent rows that acknowledge something new."""
-    return timeline.ack64 > running_max(
-        timeline.segments["flow"], timeline.ack64, where=sent, inclusive=False
-    )
-
-
-def arrival_age(timeline: Timeline, arrived: Bools) -> Ints:
-    """For each row the time since the last data arrived; 0 if none has."""
-    before = timeline.previous(arrived)
-    return np.where(before >= 0, timeline.time - timeline.time[np.maximum(before, 0)], 0)

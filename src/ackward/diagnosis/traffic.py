@@ -14,6 +14,7 @@ from typing import Self, TypeVar
 
 import numpy as np
 
+from ackward.diagnosis.columns import Columns
 from ackward.diagnosis.exchanges import Timeline, cut
 from ackward.diagnosis.flows import Flows
 from ackward.diagnosis.segmented import Ints
@@ -38,17 +39,17 @@ class Traffic:
 
     flows: Flows
     begins: Ints
-    rows: Callable[[int, int], Segments]
+    rows: Callable[[int, int], Columns]
 
     @classmethod
     def of(cls, flows: Flows, segments: Segments) -> Self:
         """From the rows of all flows at once."""
         begins = np.searchsorted(segments["flow"], np.arange(len(flows) + 1))
 
-        def rows(first: int, beyond: int) -> Segments:
-            stretch: Segments = segments[begins[first] : begins[beyond]].copy()
+        def rows(first: int, beyond: int) -> Columns:
+            stretch = segments[begins[first] : begins[beyond]].copy()
             stretch["flow"] -= first
-            return stretch
+            return Columns(stretch)
 
         return cls(flows, begins, rows)
 

@@ -13,11 +13,12 @@ from typing import Self
 
 import numpy as np
 
+from ackward.diagnosis.columns import Columns
 from ackward.diagnosis.flows import SEEN_FROM, Flow, Flows
 from ackward.diagnosis.segmented import Bools, Ints
 from ackward.diagnosis.standpoint import Sight, places, sight
 from ackward.diagnosis.traffic import Traffic, each, stretches
-from ackward.model.segments import SEGMENT, WIRE_FIELDS, Endpoint, Kind, Segments, Vantage
+from ackward.model.segments import WIRE_FIELDS, Endpoint, Kind, Segments, Vantage
 
 USUAL_MSS = 1460  # Ethernet, IPv4
 #: What timestamps take of the MSS (RFC 6691).
@@ -75,7 +76,7 @@ def captured(known: WireFlows, wire: Segments) -> Traffic:
     begins = np.searchsorted(wire["flow"], np.arange(len(known) + 1))
 
     def seen(first: int, beyond: int) -> Sight:
-        return sight(wire[begins[first] : begins[beyond]], first, beyond - first)
+        return sight(Columns(wire[begins[first] : begins[beyond]]), first, beyond - first)
 
     facts = Sight.joined(each(seen, stretches(begins)))
     place = places(known.client_address, known.server_address, facts)
@@ -87,7 +88,7 @@ def captured(known: WireFlows, wire: Segments) -> Traffic:
     shift = np.where(place == SEEN_FROM.index("between"), np.maximum(facts.client_half, 0) // 2, 0)
     at_server = place == SEEN_FROM.index("server")
 
-    def rows(first: int, beyond: int) -> Segments:
+    def rows(first: int, beyond: int) -> Columns:
         flows = slice(first, beyond)
         return _rows(
             wire[begins[first] : begins[beyond]], first, at_server[flows], shift[flows], limit[flows]
@@ -109,23 +110,22 @@ def captured(known: WireFlows, wire: Segments) -> Traffic:
 def view(known: WireFlows, wire: Segments) -> tuple[Flows, Segments]:
     """As :func:`captured`, with the rows of all flows at once."""
     traffic = captured(known, wire)
-    return traffic.flows, traffic.rows(0, len(known))
+    return traffic.flows, traffic.rows(0, len(known)).rows
 
 
-def _rows(wire: Segments, first: int, at_server: Bools, shift: Ints, limit: Ints) -> Segments:
-    flow = wire["flow"] - np.int32(first)
-    rows = np.zeros(len(wire), SEGMENT)
-    for name, _ in WIRE_FIELDS:
-        rows[name] = wire[name]
-    rows["flow"] = flow
-    at_server = at_server[flow]
-    rows["vantage"] = np.where(at_server, Vantage.SERVER, Vantage.CLIENT)
-    rows["kind"] = np.where(wire["to_server"] != at_server, Kind.SENT, Kind.RECEIVED)
-    rows["mss"] = limit[flow]
+def _rows(wire: Segments, first: int, at_server: Bools, shift: Ints, limit: Ints) -> Columns:
+    columns = {name: wire[name] for name, _ in WIRE_FIELDS}
+    columns["flow"] = flow = wire["flow"] - np.int32(first)
+    columns["vantage"] = np.where(at_server, np.uint8(Vantage.SERVER), np.uint8(Vantage.CLIENT))[flow]
+    sent = wire["to_server"] != at_server[flow]
+    columns["kind"] = np.where(sent, np.uint8(Kind.SENT), np.uint8(Kind.RECEIVED))
+    columns["mss"] = limit.astype(np.uint16)[flow]
     if shift.any():
         moved = shift[flow]
-        rows["time_ns"] += np.where(wire["to_server"], -moved, moved)
+        columns["time_ns"] = wire["time_ns"] + np.where(wire["to_server"], -moved, moved)
+    time = columns["time_ns"]
     # Clocks jump, and files are out of order.
-    late = (np.diff(rows["time_ns"]) < 0) & (np.diff(flow) == 0)
-    ordered: Segments = rows[np.lexsort((rows["time_ns"], flow))] if late.any() else rows
-    return ordered
+    if ((time[1:] < time[:-1]) & (flow[1:] == flow[:-1])).any():
+        order = np.lexsort((time, flow))
+        columns = {name: column[order] for name, column in columns.items()}
+    return Columns(columns)

@@ -32,8 +32,8 @@ def _ignored(timeline: Timeline) -> list[Claims]:
     syn = (segments["tcp_flags"] & Flag.SYN > 0) & timeline.at(Vantage.SERVER)
     asked = syn & (segments["kind"] == Kind.RECEIVED)
     again = np.flatnonzero(asked)
-    before = timeline.previous(asked)[again]
-    replied = timeline.previous(syn & (segments["kind"] == Kind.SENT))[again]
+    before = timeline.previous(asked, again)
+    replied = timeline.previous(syn & (segments["kind"] == Kind.SENT), again)
     ignored = (before >= 0) & (replied < before)
     again, before = again[ignored], before[ignored]
     return [
@@ -50,13 +50,13 @@ def _forgotten(timeline: Timeline, vantage: Vantage) -> Claims:
     syn = here & (segments["tcp_flags"] & Flag.SYN > 0)
     answered = syn & ~segments["to_server"]
     repeated = np.flatnonzero(answered)
-    first = timeline.previous(answered)[repeated]
+    first = timeline.previous(answered, repeated)
     confirmed = timeline.previous(
-        here & segments["to_server"] & ~syn & (segments["tcp_flags"] & Flag.ACK > 0)
-    )[repeated]
+        here & segments["to_server"] & ~syn & (segments["tcp_flags"] & Flag.ACK > 0), repeated
+    )
     unheard = (first >= 0) & (confirmed > first)
     repeated, confirmed = repeated[unheard], confirmed[unheard]
-    awake = timeline.following(here & ~segments["to_server"] & ~syn)[repeated]
+    awake = timeline.following(here & ~segments["to_server"] & ~syn, repeated)
     until = np.where(awake >= 0, time[np.maximum(awake, 0)], time[repeated])
     since = _first_of(exchange[repeated], time[confirmed])
     return Claims.of(Cause.ACCEPT_QUEUE, exchange[repeated], since, until, observed=False, evidence=repeated)

@@ -20,7 +20,7 @@ from ackward.model.segments import Kind, Vantage
 
 def claims(waits: Waits) -> list[Claims]:
     """More than two full segments in flight, and one ACK for all, or all but one: what it took beyond a round trip."""
-    return [_shown(waits), *(_told(waits, end) for end in waits.timeline.vantages)]
+    return [_shown(waits), *(_told(waits, end) for end in waits.timeline.vantages if len(waits.holds.row))]
 
 
 def _shown(waits: Waits) -> Claims:
@@ -47,13 +47,13 @@ def _told(waits: Waits, vantage: Vantage) -> Claims:
     by_window[holds.row[(holds.rule == Rule.CONGESTION_WINDOW) & (holds.vantage == vantage)]] = True
 
     row = np.flatnonzero(sent & segments["has_state"] & (timeline.exchange >= 0))
-    ack, held = timeline.previous(advancing)[row], timeline.previous(by_window)[row]
-    before = timeline.previous(sent & ~of_new_data(timeline, sent, advancing))[row]
+    ack, held = timeline.previous(advancing, row), timeline.previous(by_window, row)
+    before = timeline.previous(sent & ~of_new_data(timeline, sent, advancing), row)
     pair = (before >= 0) & (held >= before) & (ack > held)
     pair &= timeline.exchange[np.maximum(before, 0)] == timeline.exchange[row]
     row, before, ack = row[pair], before[pair], ack[pair]
     mss = segments["mss"][before].astype(np.int64)
-    reached = running_max(flow, timeline.ack64, where=received)[ack]
+    reached = running_max(flow, timeline.ack64, where=received, at=ack)
     left = timeline.end64[before] - reached
     late = time[ack] - time[before] - timeline.min_rtt[timeline.exchange[row]]
     # The first ACK of a connection that was accepted later than its data came is seen by the kernel alone.

@@ -26,7 +26,7 @@ def claims(waits: Waits) -> list[Claims]:
     row = np.flatnonzero(arrived)
     row = row[~timeline.has_client[exchange[row]]]
     opened = here & ((segments["kind"] == Kind.ESTABLISHED) | _confirmed(timeline))
-    before = timeline.previous(arrived | opened)[row]
+    before = timeline.previous(arrived | opened, row)
     row, before = row[before >= 0], before[before >= 0]
     # A full segment may have been stopped by a window; one that was not full was all there was.
     full = segments["bytes"][before] // np.maximum(segments["segments"][before], 1) >= np.maximum(
@@ -45,5 +45,7 @@ def _confirmed(timeline: Timeline) -> Bools:
     sent = timeline.at(Vantage.SERVER) & (segments["kind"] == Kind.SENT) & (flags & Flag.SYN > 0)
     first = (segments["kind"] == Kind.RECEIVED) & (segments["bytes"] == 0) & (flags & Flag.SYN == 0)
     first &= (timeline.acked(Vantage.SERVER) == NEVER) & (timeline.ack64 > NEVER)
-    found: Bools = first & (timeline.previous(sent) >= 0)
+    row = np.flatnonzero(first)
+    found = np.zeros(len(segments), bool)
+    found[row[timeline.previous(sent, row) >= 0]] = True
     return found

@@ -19,7 +19,7 @@ def claims(waits: Waits) -> list[Claims]:
     syn = (
         (segments["kind"] == Kind.SENT) & (segments["tcp_flags"] & Flag.SYN > 0) & timeline.at(Vantage.CLIENT)
     )
-    sent = timeline.previous(syn)[at_client]
+    sent = timeline.previous(syn, at_client)
     at_client, sent = at_client[sent >= 0], sent[sent >= 0]
     seen = Claims.of(
         Cause.HANDSHAKE,
@@ -32,7 +32,7 @@ def claims(waits: Waits) -> list[Claims]:
     # Packets alone: until the SYN-ACK is there.
     packets = ~segments["has_state"] & (timeline.exchange >= 0) & (segments["tcp_flags"] & Flag.SYN > 0)
     answer = np.flatnonzero(packets & ~segments["to_server"])
-    asked = timeline.previous(packets & segments["to_server"])[answer]
+    asked = timeline.previous(packets & segments["to_server"], answer)
     answer, asked = answer[asked >= 0], asked[asked >= 0]
     half = np.where(
         timeline.estimated[timeline.exchange[answer]], timeline.min_rtt[timeline.exchange[answer]] // 2, 0

@@ -26,6 +26,8 @@ def claims(waits: Waits) -> list[Claims]:
 def arrivals(timeline: Timeline) -> tuple[Ints, Ints]:
     """Rows of fresh data as they left one watched end, and the rows of the other end by which all of it had arrived."""
     segments = timeline.segments
+    if len(timeline.vantages) < 2:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
     lane = segments["flow"].astype(np.int64) * 2 + segments["to_server"]
     data = segments["bytes"] > 0
     received = np.flatnonzero(data & (segments["kind"] == Kind.RECEIVED))
@@ -68,7 +70,7 @@ def _halves(timeline: Timeline) -> list[Claims]:
     here = timeline.at(Vantage.CLIENT)
     row = np.flatnonzero(timeline.fresh & ~segments["to_server"] & here & (exchange >= 0))
     row = row[~timeline.has_server[exchange[row]]]
-    before = timeline.previous(timeline.fresh & here)[row]
+    before = timeline.previous(timeline.fresh & here, row)
     row, before = row[before >= 0], before[before >= 0]
     half = timeline.min_rtt[exchange[row]] // 2
     close = time[row] - time[before] <= 2 * half

@@ -48,26 +48,27 @@ def _paced(timeline: Timeline, vantage: Vantage, kind: Kind) -> Claims:
     if kind == Kind.RECEIVED:
         watched = timeline.has_server if vantage == Vantage.CLIENT else timeline.has_client
         row = row[~watched[timeline.exchange[row]]]
-    before = timeline.previous(data)[row]
+    before = timeline.previous(data, row)
     same = (before >= 0) & (timeline.exchange[np.maximum(before, 0)] == timeline.exchange[row])
     gap = np.where(same, time[row] - time[np.maximum(before, 0)], 0)
     begins = ~same | (gap >= LEAST_GAP_NS)
     size = bytes_before(timeline, row, begins)
 
+    bursts = same & begins & ~timeline.not_full[before] & (size > 0)
+    row, before, gap, size = row[bursts], before[bursts], gap[bursts], size[bursts]
+
     # No ACK let it go: none came just before; at the receiver, it took longer than an ACK's way and back.
-    other = timeline.previous(here & (segments["kind"] != kind))[row]
+    other = timeline.previous(here & (segments["kind"] != kind), row)
     age = time[row] - time[np.maximum(other, 0)]
     rtt = timeline.min_rtt[timeline.exchange[row]]
     if kind == Kind.SENT:
         alone = (other < before) | (age > LEAST_GAP_NS)
+        # Where the sender's kernel tells that nothing was left to send, the program was slow.
+        written = segments["seq"][before] + segments["bytes"][before]
+        alone &= (segments["write_seq"][before] != written) | ~segments["has_state"][before]
     else:
         alone = (gap > rtt + rtt // 2) & (size >= LEAST_BURST * segments["mss"][row].astype(np.int64))
-    keep = same & begins & alone & ~timeline.not_full[np.maximum(before, 0)] & (size > 0)
-    if kind == Kind.SENT:
-        # Where the sender's kernel tells that nothing was left to send, the program was slow.
-        left = (segments["write_seq"] != segments["seq"] + segments["bytes"]) | ~segments["has_state"]
-        keep &= left[np.maximum(before, 0)]
-    row, before, gap, size = row[keep], before[keep], gap[keep], size[keep]
+    row, before, gap, size = row[alone], before[alone], gap[alone], size[alone]
     even = _even(timeline.exchange[row], gap / size)
     row, before = row[even], before[even]
     return Claims.of(

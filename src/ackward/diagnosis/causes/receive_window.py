@@ -32,14 +32,18 @@ def _at_receiver(timeline: Timeline, vantage: Vantage) -> Claims:
     arrived = here & (segments["kind"] == Kind.RECEIVED) & timeline.fresh
     sent = here & (segments["kind"] == Kind.SENT) & (timeline.ack64 > NEVER)
     allowed = timeline.ack64 + segments["window"]
-    edge = running_max(flow, allowed, where=sent, inclusive=False)
-    shut = edge - running_max(flow, timeline.end64, where=arrived) < segments["mss"]
-    update = sent & shut & (edge > NEVER) & (allowed - edge >= segments["mss"])
+    update, told = np.zeros(len(segments), bool), np.flatnonzero(sent)
+    edge = running_max(flow, allowed, where=sent, inclusive=False, at=told)
+    opens = (edge > NEVER) & (allowed[told] - edge >= segments["mss"][told])
+    told, edge = told[opens], edge[opens]
+    update[told] = edge - running_max(flow, timeline.end64, where=arrived, at=told) < segments["mss"][told]
 
     watched = timeline.has_server if vantage == Vantage.CLIENT else timeline.has_client
     row = np.flatnonzero(arrived)
     row = row[~watched[timeline.exchange[row]]]
-    before, opened = timeline.previous(arrived)[row], timeline.previous(update)[row]
+    opened = timeline.previous(update, row)
+    row, opened = row[opened >= 0], opened[opened >= 0]
+    before = timeline.previous(arrived, row)
     rtt = timeline.min_rtt[timeline.exchange[row]]
     waited = (
         (before >= 0)

@@ -22,8 +22,8 @@ def claims(waits: Waits) -> list[Claims]:
     here = timeline.at(Vantage.CLIENT) & timeline.fresh & (exchange >= 0)
     row = np.flatnonzero(here & (segments["kind"] == Kind.RECEIVED))
     row = row[~timeline.has_server[exchange[row]]]
-    asked = timeline.previous(here & (segments["kind"] == Kind.SENT))[row]
-    answered = timeline.previous(here & (segments["kind"] == Kind.RECEIVED))[row]
+    asked = timeline.previous(here & (segments["kind"] == Kind.SENT), row)
+    answered = timeline.previous(here & (segments["kind"] == Kind.RECEIVED), row)
     first = (asked >= 0) & (asked > answered) & (exchange[np.maximum(asked, 0)] == exchange[row])
     row, asked = row[first], asked[first]
     half = timeline.min_rtt[exchange[row]] // 2

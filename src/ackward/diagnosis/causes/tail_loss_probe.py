@@ -69,7 +69,7 @@ def claims(waits: Waits) -> list[Claims]:
 def _had_more(waits: Waits, found: Probes) -> Bools:
     """Whether the sender went on in the same exchange when the answer had come."""
     timeline = waits.timeline
-    more = timeline.following(timeline.fresh & (timeline.segments["kind"] == Kind.SENT))[found.answer]
+    more = timeline.following(timeline.fresh & (timeline.segments["kind"] == Kind.SENT), found.answer)
     exchange = timeline.exchange[found.row]
     went_on: Bools = (
         (exchange >= 0) & (found.answer >= 0) & (more >= 0) & (timeline.exchange[more] == exchange)
