@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from ackward.cli.output import data, print_json, talk, write_file
-from ackward.model.report import Report
+import typer
+
+from ackward.cli.output import data, print_json, talk, writable, write_file
+
+if TYPE_CHECKING:
+    from ackward.model.report import Report
+
+Page = Annotated[
+    Path | None, typer.Option("--report", help="write the report as one HTML page", callback=writable)
+]
 
 
 def show(report: Report, *, as_json: bool, page: Path | None, title: str) -> None:
     """Print a report, and write its page if one was asked for."""
-    if page:
-        from ackward.report.html import render
-
-        write_file(page, render(report, title=title, subtitle=report.capture.source))
     if as_json:
         print_json(report.to_json())
     else:
@@ -21,4 +26,7 @@ def show(report: Report, *, as_json: bool, page: Path | None, title: str) -> Non
 
         data.print(report_view(report))
     if page:
+        from ackward.report.html import render
+
+        write_file(page, render(report, title=title, subtitle=report.capture.source))
         talk.print(f"report: {page}")
