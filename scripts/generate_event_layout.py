@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Writes the NumPy layouts of BPF records from the type information of the compiled BPF object.
 
-The C struct is the one definition of an event. With ``--check`` it compares, and exits 1 if the generated
-module is stale.
+The C struct is the one definition of an event. A struct that several programs share (``kernel/bpf/tcp_segment.h``) is
+written once, in the module of the first; the others import it, and are refused if their compiler laid it out in another
+way. With ``--check`` it compares, and exits 1 if a generated module is stale.
 
-    scripts/generate_event_layout.py [--check]                      all that ackward reads
-    scripts/generate_event_layout.py [--check] [STRUCT ...] [--object FILE] [--output FILE]   these; else the recorder's
+    scripts/generate_event_layout.py [--check]                                            all that ackward reads
+    scripts/generate_event_layout.py [--check] STRUCT ... --object FILE --output FILE     these, of one object
 """
 
 from __future__ import annotations
@@ -17,19 +18,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
-from ackward.errors import AckwardError  # noqa: E402 - runs from a checkout that is not installed
+from ackward.errors import AckwardError, Unavailable  # noqa: E402 - runs from a checkout that is not installed
 from ackward.kernel.btf import Btf, FieldLayout, numpy_layout, object_btf  # noqa: E402
 
 CAPTURE = ROOT / "src/ackward/capture"
-#: Compiled object -> (generated module, structs).
-LAYOUTS = {
-    CAPTURE / "segments.bpf.o": (
+#: (compiled object, generated module, structs); who shares a struct comes after the one that has it.
+LAYOUTS = [
+    (
+        CAPTURE / "segments.bpf.o",
         CAPTURE / "event_layout.py",
         ["segment_event", "flow_record", "socket_record"],
     ),
-    CAPTURE / "trace.bpf.o": (CAPTURE / "trace_layout.py", ["trace_event"]),
-    CAPTURE / "calls.bpf.o": (CAPTURE / "calls_layout.py", ["call", "call_end"]),
-}
+    (CAPTURE / "trace.bpf.o", CAPTURE / "trace_layout.py", ["trace_event"]),
+    (CAPTURE / "calls.bpf.o", CAPTURE / "calls_layout.py", ["call", "call_end"]),
+]
 
 HEADING = '''"""The records of {source} as NumPy reads them.
 
@@ -58,7 +60,7 @@ def format_of(field: FieldLayout) -> str:
     return f"({plain}, {field.shape!r})" if field.shape else plain
 
 
-def layout(btf: Btf, struct_name: str) -> str:
+def assignment(btf: Btf, struct_name: str) -> str:
     """The assignment that defines one struct's dtype, formatted as ruff formats it."""
     fields = numpy_layout(btf, struct_name)
     found = btf.struct(struct_name)
@@ -78,29 +80,60 @@ def layout(btf: Btf, struct_name: str) -> str:
     )
 
 
+def module_text(
+    compiled: Path, module: Path, structs: list[str], written: dict[str, tuple[Path, str]]
+) -> str:
+    """The generated module of one object; raises :class:`Unavailable` for one that disagrees with another.
+
+    ``written`` holds the structs of the modules before it, and then those of this one: (module, assignment).
+    """
+    btf = object_btf(compiled)
+    shared: dict[Path, list[str]] = {}
+    own = ""
+    for name in inside_out(btf, structs):
+        found = assignment(btf, name)
+        if name not in written:
+            written[name] = module, found
+            own += found
+            continue
+        home, first = written[name]
+        if found != first:
+            raise Unavailable(
+                f"struct {name} of {compiled.name} is not laid out as the one that {home.name} was made of",
+                consequence=f"{module.name} was not generated",
+                next_step="build both objects again, or give the struct another name",
+            )
+        shared.setdefault(home, []).append(name.upper())
+    imports = [
+        f"from ackward.{home.parent.name}.{home.stem} import {', '.join(sorted(names))}\n"
+        for home, names in sorted(shared.items())
+    ]
+    heading = HEADING.format(source=compiled.with_suffix(".c").name)
+    return heading + ("\n" + "".join(imports) if imports else "") + own
+
+
 def main(argv: list[str]) -> int:
     """Generate or check; the exit code."""
     parser = argparse.ArgumentParser(description="generate the NumPy layouts of BPF records")
     parser.add_argument("structs", nargs="*", metavar="STRUCT")
-    parser.add_argument(
-        "--check", action="store_true", help="compare with the generated module; exit 1 if stale"
-    )
+    parser.add_argument("--check", action="store_true", help="compare with what is there; exit 1 if stale")
     parser.add_argument("--object", type=Path)
     parser.add_argument("--output", type=Path)
     request = parser.parse_args(argv)
     layouts = LAYOUTS
+    command = "scripts/generate_event_layout.py"
     if request.structs or request.object or request.output:
-        [recorder, (output, structs)] = next(iter(LAYOUTS.items()))
-        layouts = {request.object or recorder: (request.output or output, request.structs or structs)}
+        if not (request.structs and request.object and request.output):
+            parser.error("STRUCT, --object and --output belong together")
+        layouts = [(request.object, request.output, request.structs)]
+        command += f" {' '.join(request.structs)} --object {request.object} --output {request.output}"
+    written: dict[str, tuple[Path, str]] = {}
     try:
-        for compiled, (output, structs) in layouts.items():
-            btf = object_btf(compiled)
-            text = HEADING.format(source=compiled.with_suffix(".c").name)
-            text += "".join(layout(btf, name) for name in inside_out(btf, structs))
+        for compiled, output, structs in layouts:
+            text = module_text(compiled, output, structs, written)
             if not request.check:
                 output.write_text(text, encoding="utf-8")
             elif not output.exists() or output.read_text(encoding="utf-8") != text:
-                command = " ".join(["scripts/generate_event_layout.py", *request.structs])
                 print(
                     f"{output} does not match {compiled}: records would be decoded wrongly. Next: run `{command}`.",
                     file=sys.stderr,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.cluster.containerd import Containerd, conflist, containerd
+from tests.traces import leaves_nothing as leaves_nothing
 
 
 def pytest_collection_modifyitems(config, items):

@@ -13,7 +13,7 @@ from tests.unit.stub_runs import ANNOTATIONS, RESULT, STUBS
 
 from ackward.model.bypass import Hazard
 from ackward.model.scopes import BypassScope, RouteScope, SocketScope, WindowScope
-from ackward.node import cni, wire
+from ackward.node import cni, requests, wire
 from ackward.node.annotations import Asked, ours, wanted
 from ackward.node.cni import CniError, Code, Command, parse, version_of
 from ackward.node.wire import Answer, Malformed, Request
@@ -269,7 +269,7 @@ def test_variables_need_not_be_utf8() -> None:
 
 def test_the_stub_and_the_agent_say_the_same() -> None:
     """The stub is C and has these by itself."""
-    source = (STUBS / "ackward-cni.c").read_text(encoding="ascii")
+    source = "".join(path.read_text(encoding="ascii") for path in sorted(STUBS.glob("*.[ch]")))
     assert re.findall(r'"\\"([0-9.]+)\\""', source)[: len(cni.VERSIONS)] == list(cni.VERSIONS)
     commands = re.search(r"COMMANDS\[\] = \{([^}]*)\}", source)
     assert commands
@@ -277,6 +277,7 @@ def test_the_stub_and_the_agent_say_the_same() -> None:
     assert f'"{wire.PROTOCOL.decode()}"' in source
     assert f"MOST_CONFIGURATION = {wire.MOST_CONFIGURATION >> 20} << 20" in source
     assert f"MOST_ENVIRONMENT = {wire.MOST_ENVIRONMENT >> 10} << 10" in source
+    assert f"AGENT_MS = {requests.DEADLINE_S * 1000:.0f} " in source
 
 
 def test_an_answer_is_what_the_stub_takes() -> None:

@@ -211,8 +211,9 @@ def test_a_socket_that_is_no_path(path: object, nobody: Path) -> None:
     assert run("ADD", configuration(nobody, ASKS, agentSocket=path)).error["code"] == 7
 
 
-@pytest.mark.parametrize("container", ["../../etc", "a/b", "", "x" * 300, "a b"])
+@pytest.mark.parametrize("container", ["../../etc", "a/b", "", "x" * 300, "a b", ".being-written"])
 def test_a_container_id_never_becomes_a_path(container: str, nobody: Path) -> None:
+    """Nor the name of a request that is still being written, which an agent removes."""
     done = run("ADD", configuration(nobody, ASKS), container=container)
     assert (done.code, json.loads(done.out)) == (0, RESULT)
     assert "could not be left" in done.err

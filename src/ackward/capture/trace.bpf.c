@@ -15,152 +15,10 @@
  * cgroup_skb/egress runs after the kernel has accounted for the ACK that a segment carries, before it moves snd_nxt over
  * the segment's bytes; cgroup_skb/ingress runs before the socket has seen the segment.
  */
-#include "trace_state.h"
+#include "trace_sockets.h"
+#include "trace_telling.h"
 
 char LICENSE[] SEC("license") = "GPL";
-
-#define MODE(mode, tp, GET, GET_BITS)                                                          \
-	do {                                                                                   \
-		(mode)->quick = GET(tp, inet_conn.icsk_ack.quick);                             \
-		(mode)->pingpong = GET(tp, inet_conn.icsk_ack.pingpong);                       \
-		(mode)->ato = GET_BITS(tp, inet_conn.icsk_ack.ato);                            \
-		(mode)->route_quickack = 2;                                                    \
-		if (bpf_core_field_exists((tp)->inet_conn.icsk_ack.dst_quick_ack))             \
-			(mode)->route_quickack = GET_BITS(tp, inet_conn.icsk_ack.dst_quick_ack); \
-	} while (0)
-
-/* An event with all but its segment filled in; the caller fills that in and submits it. */
-static __always_inline struct trace_event *begin(struct traced_socket *socket, u8 what, u64 now)
-{
-	struct trace_event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
-
-	if (!event) {
-		__sync_fetch_and_add(&totals.lost, 1);
-		return 0;
-	}
-	event->now.time_ns = now;
-	event->now.flow = socket->flow;
-	event->held = socket->held;
-	event->end = socket->end;
-	event->data_ns = socket->data_ns;
-	event->timer_ns = socket->timer_ns;
-	event->before = socket->mode;
-	event->route_quickack = socket->mode.route_quickack;
-	event->what = what;
-	event->happened = socket->happened;
-	event->timer = socket->timer;
-	return event;
-}
-
-static __always_inline void tell_segment(struct traced_socket *socket, struct __sk_buff *skb, struct tcp_sock *tp,
-					 const struct segment *segment, u8 kind, u8 what, u64 now)
-{
-	struct trace_event *event = begin(socket, what, now);
-
-	if (!event)
-		return;
-	describe_segment(&event->now, skb, tp, segment, kind);
-	bpf_ringbuf_submit(event, 0);
-}
-
-static __always_inline bool in_pingpong(const struct traced_socket *socket, const struct ack_mode *mode)
-{
-	return mode->pingpong >= (socket->end.pingpong_threshold ?: 1);
-}
-
-/* Each ACK spends some of the budget and each answer raises pingpong: what turns neither on nor off is no news. */
-static __always_inline bool news(const struct traced_socket *socket, const struct ack_mode *now)
-{
-	const struct ack_mode *was = &socket->mode;
-
-	if (settings.every_ack && (now->quick != was->quick || now->pingpong != was->pingpong || now->ato != was->ato))
-		return true;
-	if (!was->ato)
-		return false; /* no data had come yet: the first always starts a budget (tcp_event_data_recv) */
-	return in_pingpong(socket, now) != in_pingpong(socket, was) || !now->quick != !was->quick ||
-	       now->route_quickack != was->route_quickack;
-}
-
-/* The mode as it was judged: at ingress another CPU may be changing it. */
-static __always_inline void submit_change(struct trace_event *event, const struct ack_mode *mode)
-{
-	event->now.quick = mode->quick;
-	event->now.pingpong = mode->pingpong;
-	event->now.ato = mode->ato;
-	event->route_quickack = mode->route_quickack;
-	bpf_ringbuf_submit(event, 0);
-}
-
-static __always_inline void look(struct traced_socket *socket, struct __sk_buff *skb, struct tcp_sock *tp,
-				 const struct segment *segment, u8 kind, u64 now)
-{
-	struct trace_event *event;
-	struct ack_mode mode;
-
-	MODE(&mode, tp, DIRECT, DIRECT_BITS);
-	if (news(socket, &mode) && (event = begin(socket, MODE_CHANGED, now))) {
-		describe_segment(&event->now, skb, tp, segment, kind);
-		submit_change(event, &mode);
-	}
-	socket->mode = mode;
-	socket->happened = 0;
-}
-
-static __always_inline struct traced_socket *admit(u64 key, struct __sk_buff *skb, struct tcp_sock *tp,
-						   const struct segment *segment, bool sent)
-{
-	struct sock *sk = &tp->inet_conn.icsk_inet.sk;
-	struct net *net = sk->__sk_common.skc_net.net;
-	struct traced_socket *socket;
-	u32 zero = 0, payload;
-
-	socket = bpf_map_lookup_elem(&blank, &zero);
-	if (!socket || bpf_map_update_elem(&sockets, &key, socket, BPF_ANY)) {
-		__sync_fetch_and_add(&totals.refused, 1);
-		return 0;
-	}
-	socket = bpf_map_lookup_elem(&sockets, &key);
-	if (!socket)
-		return 0;
-	IDENTITY(&socket->end, sk, BPF_CORE_READ);
-	socket->end.netns = net->ns.inum;
-	socket->end.cgroup_id = bpf_skb_cgroup_id(skb);
-	if (bpf_core_field_exists(net->ipv4.sysctl_tcp_pingpong_thresh))
-		socket->end.pingpong_threshold = net->ipv4.sysctl_tcp_pingpong_thresh;
-	/* Where the numbers began. Bytes that leave now for the first time are in bytes_sent, not in snd_nxt. */
-	payload = tp->bytes_sent - tp->bytes_retrans;
-	if (sent && segment->seq == tp->snd_nxt)
-		payload -= segment->bytes;
-	socket->end.first_sent = tp->snd_nxt - payload - 1;
-	if (sent && segment->flags & SYN)
-		socket->end.first_sent = segment->seq;
-	socket->end.first_received = tp->rcv_nxt - (u32)tp->bytes_received - 1;
-	if (!sent && segment->flags & SYN)
-		socket->end.first_received = segment->seq;
-	socket->received_end = tp->rcv_nxt;
-	socket->flow = __sync_fetch_and_add(&totals.flows, 1) + 1;
-	MODE(&socket->mode, tp, DIRECT, DIRECT_BITS);
-	return socket;
-}
-
-/* The record of a segment's socket, made if there is none; null if the segment is not to be traced. */
-static __always_inline struct traced_socket *record_of(struct __sk_buff *skb, struct tcp_sock *tp,
-						       struct segment *segment, bool sent)
-{
-	struct sock *sk = &tp->inet_conn.icsk_inet.sk;
-	struct traced_socket *socket;
-	u64 key = (u64)(long)tp;
-
-	if (!parse(skb, segment)) {
-		__sync_fetch_and_add(&totals.unparsed, 1);
-		return 0;
-	}
-	socket = bpf_map_lookup_elem(&sockets, &key);
-	if (socket && socket->end.local_port == sk->__sk_common.skc_num &&
-	    socket->end.remote_port == bpf_ntohs(sk->__sk_common.skc_dport))
-		return socket;
-	return admit(key, skb, tp, segment, sent); /* a new socket, or the address of a closed one, used again */
-}
 
 static __always_inline void ack_left(struct traced_socket *socket, struct __sk_buff *skb, struct tcp_sock *tp,
 				     const struct segment *segment, u64 now)
@@ -269,22 +127,6 @@ int trace_received(struct __sk_buff *skb)
 }
 
 /* From here on: raw tracepoints. */
-
-static __always_inline struct traced_socket *known(struct tcp_sock *tp)
-{
-	u64 key = (u64)(long)tp;
-
-	return bpf_map_lookup_elem(&sockets, &key);
-}
-
-static __always_inline void learn_owner(struct traced_socket *socket)
-{
-	if (socket->owner_known)
-		return;
-	socket->owner_known = 1;
-	socket->end.pid = bpf_get_current_pid_tgid() >> 32;
-	bpf_get_current_comm(socket->end.command, sizeof(socket->end.command));
-}
 
 /* send() has returned: does the kernel still hold some of it? */
 SEC("raw_tp/sock_send_length")

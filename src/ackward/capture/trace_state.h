@@ -30,6 +30,16 @@ struct ack_mode {
 	u8 route_quickack; /* 2: this kernel does not say */
 };
 
+#define MODE(mode, tp, GET, GET_BITS)                                                          \
+	do {                                                                                   \
+		(mode)->quick = GET(tp, inet_conn.icsk_ack.quick);                             \
+		(mode)->pingpong = GET(tp, inet_conn.icsk_ack.pingpong);                       \
+		(mode)->ato = GET_BITS(tp, inet_conn.icsk_ack.ato);                            \
+		(mode)->route_quickack = 2;                                                    \
+		if (bpf_core_field_exists((tp)->inet_conn.icsk_ack.dst_quick_ack))             \
+			(mode)->route_quickack = GET_BITS(tp, inet_conn.icsk_ack.dst_quick_ack); \
+	} while (0)
+
 struct traced_end {
 	u64 cgroup_id;
 	u32 netns;
@@ -57,7 +67,6 @@ struct trace_event {
 	u8 what;
 	u8 happened;
 	u8 timer; /* icsk_pending of the timer whose handler runs now; 0 outside of one */
-
 };
 
 /* Never used: keeps the type in the object, from which user space's layout is generated. */

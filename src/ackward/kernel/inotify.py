@@ -13,21 +13,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-# include/uapi/linux/inotify.h: all that can change what a reader finds, or take the directory itself away.
+# include/uapi/linux/inotify.h
 _CLOSE_WRITE, _MOVED_FROM, _MOVED_TO, _CREATE = 0x8, 0x40, 0x80, 0x100
 _DELETE, _DELETE_SELF, _MOVE_SELF, _ATTRIB = 0x200, 0x400, 0x800, 0x4
 _ONLYDIR = 0x01000000
-_CHANGES = (
-    _CLOSE_WRITE
-    | _MOVED_FROM
-    | _MOVED_TO
-    | _CREATE
-    | _DELETE
-    | _DELETE_SELF
-    | _MOVE_SELF
-    | _ATTRIB
-    | _ONLYDIR
-)
+#: All that can change what a reader finds, or take the directory itself away.
+CHANGES = _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _DELETE_SELF | _MOVE_SELF | _ATTRIB
+#: Something is not there any more.
+DEPARTURES = _DELETE | _MOVED_FROM
 _RECEIVE = 1 << 16
 
 _AT_FDCWD = -100
@@ -37,7 +30,8 @@ _RENAME_EXCHANGE = 2  # include/uapi/linux/fs.h
 class Watch:
     """A descriptor that becomes readable when something happens in one of the directories."""
 
-    def __init__(self) -> None:
+    def __init__(self, events: int = CHANGES) -> None:
+        self._events = events
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._descriptor = self._libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
         if self._descriptor < 0:
@@ -49,6 +43,10 @@ class Watch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Watch nothing any more."""
         os.close(self._descriptor)
 
     def fileno(self) -> int:
@@ -57,7 +55,10 @@ class Watch:
 
     def add(self, directory: Path) -> bool:
         """Watch a directory, under the path as it leads now; again is no harm. False: there is none."""
-        if self._libc.inotify_add_watch(self._descriptor, os.fsencode(directory), _CHANGES) >= 0:
+        if (
+            self._libc.inotify_add_watch(self._descriptor, os.fsencode(directory), self._events | _ONLYDIR)
+            >= 0
+        ):
             return True
         error = _error(directory)
         if error.errno in (errno.ENOENT, errno.ENOTDIR):

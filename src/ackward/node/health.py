@@ -5,11 +5,13 @@ from __future__ import annotations
 import http.server
 import json
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ackward.errors import Unavailable
+from ackward.node.logs import tell
 from ackward.node.metrics import CONTENT_TYPE
 
 #: Conversations at a time, and how long one may take: nobody keeps the kubelet's probe out for longer.
@@ -45,21 +47,38 @@ class _Server(http.server.ThreadingHTTPServer):
         if not self._room.acquire(blocking=False):
             self.shutdown_request(request)  # type: ignore[arg-type]
             return
-        super().process_request(request, client_address)  # type: ignore[arg-type]
+        try:
+            super().process_request(request, client_address)  # type: ignore[arg-type]
+        except BaseException:  # no more threads (the cgroup's pids.max): the next client may find one
+            self._room.release()
+            raise
 
     def process_request_thread(self, request: object, client_address: object) -> None:
+        assert isinstance(request, socket.socket)
         # A client that sends a byte now and then would never run into a timeout.
-        cut = threading.Timer(_SECONDS, self.shutdown_request, [request])
+        cut = threading.Timer(_SECONDS, _cut, [request])
         cut.daemon = True
-        cut.start()
         try:
-            super().process_request_thread(request, client_address)  # type: ignore[arg-type]
+            cut.start()
+            super().process_request_thread(request, client_address)
+        except RuntimeError:  # no more threads: without the cut nobody is talked to
+            self.handle_error(request, client_address)
+            self.shutdown_request(request)
         finally:
             cut.cancel()
             self._room.release()
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that went away, or was too slow, is no event."""
+    def handle_error(self, *_: object) -> None:
+        """A client that went away, or was too slow, is no event; what fails on our side is told."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            tell("page failed", error=f"{type(error).__name__}: {error}")
+
+
+def _cut(conversation: socket.socket) -> None:
+    """End it now, both ways. Closing would not: who reads from it keeps it open."""
+    with suppress(OSError):  # it has ended
+        conversation.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

@@ -19,7 +19,7 @@ from ackward.node.answering import answers
 from ackward.node.conflist import TYPE
 from ackward.node.places import Places
 from ackward.node.pods import Pods
-from ackward.node.replacing import PARTIAL, install, unwritable
+from ackward.node.replacing import install, unwritable
 
 _STUBS = Path(__file__).with_name("stub")
 _MODE = 0o755
@@ -58,8 +58,6 @@ def place_binary(places: Places) -> bool:
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in path.parent.glob(f".{path.name}.*{PARTIAL}"):
-            leftover.unlink(missing_ok=True)
     except OSError as error:
         raise unwritable(path, error) from error
     return install(path, content, _MODE)

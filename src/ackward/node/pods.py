@@ -144,7 +144,9 @@ class Pods:
                         _require_room()
                     receipt = remedy.apply(found, store)
                     changed += [change.words for change in receipt.changes] if receipt else []
-            except AckwardError as error:
+            except (AckwardError, OSError) as error:
+                if isinstance(error, OSError) and not namespace.is_there:
+                    raise  # that is what it died of
                 problems.append(f"{asked.remedy}: {error}")
                 continue
             notes += [f"{asked.remedy}: {note}" for note in found.notes]
@@ -371,6 +373,8 @@ def _forget(directory: Path) -> Outcome:
         ]
         try:
             shutil.rmtree(directory)
+        except FileNotFoundError:
+            pass  # without a record it went with its last receipt
         except OSError as error:
             problems.append(f"{directory} cannot be removed: {error.strerror}")
     return Outcome(tuple(changed), tuple(problems))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
 from ackward.errors import AckwardError
@@ -18,7 +19,7 @@ ANSWER_MISSED = 0.5
 LOOK_AT_PODS = 30.0
 #: To read 200 pods back takes a second or two of a processor.
 READ_BACK = 300.0
-_MOST_COMPLAINTS = 100  # remembered, so that each is said once
+_MOST_COMPLAINTS = 100  # the last are remembered, so that each is said once
 
 #: Gives the running pods whose annotations are not those on record (by container id); complains of runtimes.
 Unmet = Callable[[Mapping[str, Attachment], Callable[[AckwardError], None]], Iterable[Attachment]]
@@ -32,7 +33,7 @@ class Repairs:
     ) -> None:
         self._pods, self._commands, self._missed, self._metrics = pods, commands, missed, metrics
         self._unmet = unmet
-        self._complaints: set[str] = set()
+        self._complaints: deque[str] = deque(maxlen=_MOST_COMPLAINTS)
         self._stop = threading.Event()
         self.wake = threading.Event()
         self.beat = time.monotonic()
@@ -117,6 +118,6 @@ class Repairs:
 
     def _complain(self, words: str) -> None:
         """Say what cannot be done, once: it is tried again and again."""
-        if words not in self._complaints and len(self._complaints) < _MOST_COMPLAINTS:
-            self._complaints.add(words)
+        if words not in self._complaints:
+            self._complaints.append(words)
             tell("repair not possible", error=words)

@@ -36,8 +36,7 @@ def rewrite(path: Path, change: Callable[[bytes], bytes]) -> bool:
     it cannot be written, :class:`Refused` if others write it all the time. A link stays: what it leads to is written.
     """
     path = Path(os.path.realpath(path))
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL}"):
-        leftover.unlink(missing_ok=True)  # of a writer of ours that was killed
+    _clear(path)
     expected = path.read_bytes()
     wanted = change(expected)
     if wanted == expected:
@@ -64,6 +63,7 @@ def rewrite(path: Path, change: Callable[[bytes], bytes]) -> bool:
 def install(path: Path, content: bytes, mode: int) -> bool:
     """Put a file there whole; false if exactly that was there. Raises :class:`Unavailable`."""
     try:
+        _clear(path)
         if path.read_bytes() == content and path.stat().st_mode & 0o7777 == mode:
             return False
     except FileNotFoundError:
@@ -80,6 +80,12 @@ def install(path: Path, content: bytes, mode: int) -> bool:
             beside.unlink(missing_ok=True)
         raise unwritable(path, error) from error
     return True
+
+
+def _clear(path: Path) -> None:
+    """Take away what a writer of ours left that was killed."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{PARTIAL}"):
+        leftover.unlink(missing_ok=True)
 
 
 def _busy(path: Path) -> AckwardError:

@@ -22,7 +22,7 @@ from ackward.node.wire import HEADER, Answer, Malformed, Request, lengths, reque
 Handler = Callable[[Request], Answer]
 Trouble = Callable[[str], None]
 
-#: A stub waits as long (AGENT_MS in stub/ackward-cni.c): after that nobody reads the answer.
+#: A stub waits as long (AGENT_MS in stub/agent.h): after that nobody reads the answer.
 DEADLINE_S = 3.0
 #: More wait in the socket's queue; a node starts far fewer pods at a time.
 _AT_ONCE = 64

@@ -1,4 +1,4 @@
-"""What the stub and the agent say to each other. Pure; the other half is stub/ackward-cni.c.
+"""What the stub and the agent say to each other. Pure; the other half is stub/request.h and agent.h.
 
 A request is a header, the environment and the configuration; an answer is a header and what goes to stdout. The header
 holds the protocol's name and two numbers, big-endian: the lengths of both parts, or the exit code and a length.

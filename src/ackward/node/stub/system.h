@@ -1,56 +1,17 @@
-/* Linux without a C library: the calls that the stub makes, on x86-64 and arm64. Numbers: arch/x86/entry/syscalls/syscall_64.tbl
- * and include/uapi/asm-generic/unistd.h. Every call gives its result or the negative errno. */
+/* Linux without a C library: the calls that the stub makes, and what it does with memory. Every call gives its result or the
+ * negative errno. */
 #pragma once
-
-typedef unsigned long size_t;
-typedef long ssize_t;
-typedef unsigned char u8;
-typedef unsigned int u32;
-#define NULL ((void *)0)
-
 #if defined(__x86_64__)
-enum {
-	SYS_read = 0, SYS_write = 1, SYS_close = 3, SYS_socket = 41, SYS_connect = 42, SYS_sendto = 44, SYS_recvfrom = 45,
-	SYS_setsockopt = 54, SYS_getdents64 = 217, SYS_clock_gettime = 228, SYS_exit_group = 231, SYS_openat = 257,
-	SYS_mkdirat = 258, SYS_unlinkat = 263, SYS_renameat = 264, SYS_ppoll = 271, SYS_rt_sigprocmask = 14,
-};
-__asm__(".globl _start\n_start:\n\txor %ebp, %ebp\n\tmov %rsp, %rdi\n\tand $-16, %rsp\n\tcall begin\n");
-
-static long sys(long number, long a, long b, long c, long d, long e, long f)
-{
-	register long r10 __asm__("r10") = d;
-	register long r8 __asm__("r8") = e;
-	register long r9 __asm__("r9") = f;
-	long result;
-
-	__asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-			 : "rcx", "r11", "memory");
-	return result;
-}
+#include "arch_x86_64.h"
 #elif defined(__aarch64__)
-enum {
-	SYS_read = 63, SYS_write = 64, SYS_close = 57, SYS_socket = 198, SYS_connect = 203, SYS_sendto = 206, SYS_recvfrom = 207,
-	SYS_setsockopt = 208, SYS_getdents64 = 61, SYS_clock_gettime = 113, SYS_exit_group = 94, SYS_openat = 56,
-	SYS_mkdirat = 34, SYS_unlinkat = 35, SYS_renameat = 38, SYS_ppoll = 73, SYS_rt_sigprocmask = 135,
-};
-__asm__(".globl _start\n_start:\n\tmov x29, #0\n\tmov x30, #0\n\tmov x0, sp\n\tb begin\n");
-
-static long sys(long number, long a, long b, long c, long d, long e, long f)
-{
-	register long x8 __asm__("x8") = number;
-	register long x0 __asm__("x0") = a;
-	register long x1 __asm__("x1") = b;
-	register long x2 __asm__("x2") = c;
-	register long x3 __asm__("x3") = d;
-	register long x4 __asm__("x4") = e;
-	register long x5 __asm__("x5") = f;
-
-	__asm__ volatile("svc #0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory");
-	return x0;
-}
+#include "arch_aarch64.h"
 #else
 #error "x86-64 and arm64 only"
 #endif
+
+typedef unsigned long size_t;
+typedef unsigned char u8;
+#define NULL ((void *)0)
 
 #define CALL(name, a, b, c, d, e, f) sys(SYS_##name, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
 
@@ -103,6 +64,13 @@ static int begins(const char *text, size_t length, const char *word)
 static int same(const char *text, const char *word)
 {
 	return begins(text, length_of(text), word) && length_of(text) == length_of(word);
+}
+
+/* Behind what is there already; gives where that ends. */
+static size_t put(char *to, size_t at, const char *text, size_t length)
+{
+	memcpy(to + at, text, length);
+	return at + length;
 }
 
 static long now_ms(void)
