@@ -4,13 +4,18 @@ Every repetition measures all of them, in another order each time, on a loopback
 processor, the loads on another. A figure is the median over the repetitions; a ratio is that of the same repetition
 to HAProxy's, median and range. Needs root, two processors, and what `scripts/setup.sh bench` installs.
 
-    python -m benchmarks.gateway [--repetitions 5] [throughput connections latency memory setup copying]
+The congestion control is the same for all, reno unless told otherwise: what is to be measured is the proxies, not the
+timers with which bbr paces each segment (docs/gateway.md has both).
+
+    python -m benchmarks.gateway [--repetitions 5] [--congestion reno]
+        [throughput connections latency memory setup splice workers workers-gbits]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -23,15 +28,20 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from ackward.kernel import sysctl
 from ackward.kernel.namespaces import Namespace, command_inside, temporary
 from ackward.kernel.sockets import listening_ports
 from benchmarks import gateway_proxies as proxies
-from benchmarks.gateway_proxies import LOAD_CPU, Proxy, pinned
+from benchmarks.gateway_proxies import LOAD_CPU, PROXY_CPU, Proxy, pinned
 
 SOURCE, ECHO, HTTP = 7100, 7101, 7102
 #: Figure -> unit, whether more is better, and how a value is shown.
 Figures = dict[str, float]
 LESS_IS_BETTER = ("CPU", "latency", "memory", "setup")
+
+
+def choose_congestion(host: Namespace, name: str) -> None:
+    sysctl.write(host, "net.ipv4.tcp_congestion_control", name)
 
 
 @contextmanager
@@ -50,17 +60,29 @@ def told(process: subprocess.Popen[bytes]) -> str:
     return process.stdout.readline().decode()
 
 
-def throughput(host: Namespace, proxy: Proxy) -> Figures:
-    """Gb/s and processor time by number of flows."""
+def busy_seconds(*processors: str) -> float:
+    """Time that these were not idle since the start (proc(5), /proc/stat): also what timers and interrupts took."""
+    total = 0
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *fields = line.split()
+        if name.removeprefix("cpu") in processors:
+            user, nice, system, _idle, _waiting, irq, softirq, *_ = map(int, fields)
+            total += user + nice + system + irq + softirq
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def throughput(host: Namespace, proxy: Proxy, numbers: tuple[int, ...] = (1, 16, 256)) -> Figures:
+    """Gb/s, and by number of flows the time of the proxy's process, and of all that its processor did."""
     found = {}
-    for flows in (1, 16, 256):
+    for flows in numbers:
         with load(host, "drain", proxy.port, flows, 1.5) as sink:
             assert told(sink) == "counting\n"
-            before = proxy.cpu_seconds()
+            before, busy = proxy.cpu_seconds(), busy_seconds(PROXY_CPU)
             seen = json.loads(told(sink))
-            spent = proxy.cpu_seconds() - before
+            spent, busy = proxy.cpu_seconds() - before, busy_seconds(PROXY_CPU) - busy
         found[f"Gb/s, {flows} flows"] = seen["bytes"] * 8e-9 / seen["seconds"]
         found[f"CPU s/GB, {flows} flows"] = spent / (seen["bytes"] / 1e9)
+        found[f"CPU s/GB, {flows} flows, all of the processor"] = busy / (seen["bytes"] / 1e9)
     return found
 
 
@@ -102,18 +124,28 @@ def memory(host: Namespace, proxy: Proxy) -> Figures:
         return {"memory kB per idle connection": (proxy.memory() - before) / number / 1e3}
 
 
-def setup(host: Namespace, proxy: Proxy) -> Figures:
+def setup(host: Namespace, proxy: Proxy, *, count: int = 6000, at_once: int = 1) -> Figures:
     """From connect() to the first answer over two proxies, legs pooled where there is a pool."""
-    with load(host, "setup", proxy.port, 2000) as client:
+    with load(host, "setup", proxy.port, count, at_once) as client:
         seen = json.loads(told(client))
     return {f"setup us {name}": seen[name] / 1e3 for name in ("p50", "p99", "p999")}
 
 
+def shared(host: Namespace, proxy: Proxy) -> Figures:
+    """Gb/s of one gateway that shares both processors with the loads."""
+    return throughput(host, proxy, (64,))
+
+
 Section = tuple[Callable[[Namespace, Proxy], Figures], dict[str, Callable[..., object]], int]
-COPYING = {
+SPLICE = {
     "ackward": proxies.ackward,
     "ackward, copying": partial(proxies.ackward, splice=False),
     "haproxy": proxies.haproxy,
+}
+#: They and the loads share both processors: what a second worker can add is what these two leave idle.
+WORKERS = {
+    "1 worker": partial(proxies.on_both, workers=1),
+    "2 workers": partial(proxies.on_both, workers=2),
 }
 SECTIONS: dict[str, Section] = {
     "throughput": (throughput, proxies.PROXIES, SOURCE),
@@ -121,12 +153,15 @@ SECTIONS: dict[str, Section] = {
     "latency": (latency, {name: proxies.PROXIES[name] for name in ("ackward", "haproxy", "nginx")}, ECHO),
     "memory": (memory, {name: proxies.PROXIES[name] for name in ("ackward", "haproxy", "nginx")}, ECHO),
     "setup": (setup, proxies.PAIRS, ECHO),
-    "copying": (throughput, COPYING, SOURCE),
+    "splice": (throughput, SPLICE, SOURCE),
+    "workers": (connections, WORKERS, HTTP),
+    "workers-gbits": (shared, WORKERS, SOURCE),
 }
 
 
-def run(name: str, host: Namespace, directory: Path, repetitions: int) -> None:
-    measure, contestants, target = SECTIONS[name]
+def run(name: str, section: Section, host: Namespace, directory: Path, repetitions: int) -> None:
+    measure, contestants, target = section
+    rival = "haproxy" if "haproxy" in contestants else next(iter(contestants))
     seen: dict[str, list[dict[str, float]]] = defaultdict(list)
     for _ in range(repetitions):
         figures: dict[str, Figures] = {}
@@ -135,19 +170,17 @@ def run(name: str, host: Namespace, directory: Path, repetitions: int) -> None:
                 figures[contestant] = measure(host, proxy)
         for contestant, values in figures.items():
             for figure, value in values.items():
-                seen[figure].append(
-                    {"proxy": contestant, "value": value, "haproxy": figures["haproxy"][figure]}
-                )  # type: ignore[dict-item]
+                seen[figure].append({"proxy": contestant, "value": value, "rival": figures[rival][figure]})  # type: ignore[dict-item]
     print(f"\n{name}: {measure.__doc__}")
     for figure, values in seen.items():
         better = "less is better" if figure.startswith(LESS_IS_BETTER) else "more is better"
         print(f"  {figure} ({better})")
         for contestant in contestants:
             mine = [one for one in values if one["proxy"] == contestant]
-            ratios = sorted(one["value"] / one["haproxy"] for one in mine)
+            ratios = sorted(one["value"] / one["rival"] for one in mine)
             print(
                 f"    {contestant:<18} {statistics.median(one['value'] for one in mine):>12,.2f}"
-                f"   {statistics.median(ratios):>6.2f}x of haproxy ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+                f"   {statistics.median(ratios):>6.2f}x of {rival} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
             )
 
 
@@ -157,10 +190,12 @@ def main() -> None:
     )
     parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], default=[])
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--congestion", default="reno")
     options = parser.parse_args()
     if lacking := proxies.missing():
         raise SystemExit(f"install first: {', '.join(lacking)}")
     with temporary("bench") as host, tempfile.TemporaryDirectory(prefix="ackward-bench-") as directory:
+        choose_congestion(host, options.congestion)
         http = Path(directory) / "http.cfg"
         http.write_text(proxies.HTTP.format(port=HTTP, body="x" * 1000))
         origin = pinned(host, LOAD_CPU, ["haproxy", "-db", "-f", str(http)], stderr=subprocess.DEVNULL)
@@ -170,7 +205,7 @@ def main() -> None:
             with load(host, "source", SOURCE) as source, load(host, "echo", ECHO) as echo:
                 assert told(source) == told(echo) == "ready\n"
                 for section in options.sections or SECTIONS:
-                    run(section, host, Path(directory), options.repetitions)
+                    run(section, SECTIONS[section], host, Path(directory), options.repetitions)
         finally:
             origin.terminate()
             origin.wait()

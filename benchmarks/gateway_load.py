@@ -11,7 +11,10 @@ import os
 import select
 import socket
 import sys
+import threading
 import time
+from collections import deque
+from contextlib import suppress
 
 CHUNK = 1 << 20
 
@@ -39,6 +42,35 @@ def source(port: int) -> None:
                 continue
             except OSError:
                 open_now.pop(descriptor).close()
+
+
+def paced(port: int, gigabits: float) -> None:
+    """Send so many Gb/s in all, in turns, to everybody who is connected."""
+    memory = os.memfd_create("source")
+    os.truncate(memory, CHUNK)
+    listener = socket.create_server(("127.0.0.1", port), backlog=4096)
+    listener.settimeout(0)
+    open_now: deque[socket.socket] = deque()
+    print("ready", flush=True)
+    sent, began = 0, time.monotonic()
+    while True:
+        with suppress(BlockingIOError):
+            connection, _ = listener.accept()
+            connection.settimeout(0)
+            open_now.append(connection)
+            sent, began = 0, time.monotonic()
+        allowed = int((time.monotonic() - began) * gigabits / 8e-9) - sent
+        if not open_now or allowed < CHUNK // 4:
+            time.sleep(0.0002)
+            continue
+        sent += min(allowed, CHUNK)  # also where it takes no more: what was missed is not caught up with
+        try:
+            os.sendfile(open_now[0].fileno(), memory, 0, min(allowed, CHUNK))
+        except BlockingIOError:
+            pass
+        except OSError:
+            open_now.popleft().close()
+        open_now.rotate(-1)
 
 
 def echo(port: int) -> None:
@@ -127,21 +159,37 @@ def idle(port: int, connections: int) -> None:
     sys.stdin.read()
 
 
-def setup(port: int, count: int) -> None:
-    """The time from connect() to the first answer, one connection after the other."""
-    times = []
-    for _ in range(count):
-        began = time.perf_counter_ns()
-        with connect(port) as one:
-            one.send(b"x")
-            one.recv(1)
-        times.append(time.perf_counter_ns() - began)
+def setup(port: int, count: int, at_once: int) -> None:
+    """The time from connect() to the first answer, so many connections at once, each begun when one has ended."""
+    times: list[int] = []
+
+    def some() -> None:
+        for _ in range(count // at_once):
+            began = time.perf_counter_ns()
+            with connect(port) as one:
+                one.send(b"x")
+                one.recv(1)
+            times.append(time.perf_counter_ns() - began)
+
+    several = [threading.Thread(target=some) for _ in range(at_once)]
+    for each in several:
+        each.start()
+    for each in several:
+        each.join()
     times.sort()
     print(json.dumps({name: times[min(len(times) - 1, int(len(times) * share))] for name, share in
                       (("p50", 0.5), ("p99", 0.99), ("p999", 0.999))}))  # fmt: skip
 
 
-ROLES = {"source": source, "echo": echo, "drain": drain, "turns": turns, "idle": idle, "setup": setup}
+ROLES = {
+    "source": source,
+    "paced": paced,
+    "echo": echo,
+    "drain": drain,
+    "turns": turns,
+    "idle": idle,
+    "setup": setup,
+}
 
 if __name__ == "__main__":
     role, *numbers = sys.argv[1:]

@@ -20,6 +20,7 @@ from ackward.kernel.sockets import listening_ports
 
 #: The proxies' processor, and the loads'.
 PROXY_CPU, LOAD_CPU = "0", "1"
+LOCAL = "127.0.0.1"
 ACKWARD = str(Path(sys.executable).with_name("ackward"))
 
 HAPROXY = """\
@@ -34,10 +35,10 @@ defaults
   timeout client 300s
   timeout server 300s
 listen one
-  bind 127.0.0.1:{port} backlog 4096
+  bind {address}:{port} backlog 4096
   option splice-request
   option splice-response
-  server next 127.0.0.1:{target}
+  server next {towards}:{target}
 """
 NGINX = """\
 load_module {module};
@@ -128,9 +129,17 @@ def _running(host: Namespace, argvs: list[list[str]], port: int) -> Iterator[Pro
 
 
 @contextmanager
-def haproxy(host: Namespace, directory: Path, port: int, target: int) -> Iterator[Proxy]:
+def haproxy(
+    host: Namespace,
+    directory: Path,
+    port: int,
+    target: int,
+    *,
+    address: str = LOCAL,
+    towards: str = LOCAL,
+) -> Iterator[Proxy]:
     path = directory / f"haproxy-{port}.cfg"
-    path.write_text(HAPROXY.format(port=port, target=target))
+    path.write_text(HAPROXY.format(address=address, port=port, towards=towards, target=target))
     with _running(host, [["haproxy", "-db", "-f", str(path)]], port) as proxy:
         yield proxy
 
@@ -165,40 +174,69 @@ def _name(port: int, place: str) -> str:
 
 @contextmanager
 def ackward(
-    host: Namespace, directory: Path, port: int, target: int, *, splice: bool = True
+    host: Namespace, directory: Path, port: int, target: int, *, splice: bool = True, workers: int = 1
 ) -> Iterator[Proxy]:
     """One gateway alone, as the others are; early would only begin a connection on the same machine sooner."""
     text = (
-        f'[steps]\nearly = false\nsplice = {str(splice).lower()}\n[[listen]]\naddress = "127.0.0.1:{port}"\n'
-        f'target = "127.0.0.1:{target}"\n'
+        f"workers = {workers}\n[steps]\nearly = false\nsplice = {str(splice).lower()}\n"
+        f'[[listen]]\naddress = "127.0.0.1:{port}"\ntarget = "127.0.0.1:{target}"\n'
     )
     with _running(host, [_config(directory, _name(port, "one"), text)], port) as proxy:
         yield proxy
 
 
 @contextmanager
-def two_haproxies(host: Namespace, directory: Path, port: int, target: int) -> Iterator[Proxy]:
-    with haproxy(host, directory, port + 1, target) as far, haproxy(host, directory, port, port + 1) as near:
-        yield Proxy(port, (*near.processes, *far.processes))
+def on_both(host: Namespace, directory: Path, port: int, target: int, *, workers: int) -> Iterator[Proxy]:
+    """A gateway that may use the loads' processor, too."""
+    with ackward(host, directory, port, target, workers=workers) as proxy:
+        for pid in proxy.pids():
+            os.sched_setaffinity(pid, {int(PROXY_CPU), int(LOAD_CPU)})
+        yield proxy
+
+
+@dataclass(frozen=True)
+class Far:
+    """Another host for the second proxy, and its address as the first one sees it."""
+
+    host: Namespace
+    address: str
 
 
 @contextmanager
-def two_gateways(host: Namespace, directory: Path, port: int, target: int) -> Iterator[Proxy]:
+def two_haproxies(
+    host: Namespace, directory: Path, port: int, target: int, *, far: Far | None = None
+) -> Iterator[Proxy]:
+    far = far or Far(host, LOCAL)
+    with (
+        haproxy(far.host, directory, port + 1, target, address=far.address) as second,
+        haproxy(host, directory, port, port + 1, towards=far.address) as first,
+    ):
+        yield Proxy(port, (*first.processes, *second.processes))
+
+
+@contextmanager
+def two_gateways(
+    host: Namespace, directory: Path, port: int, target: int, *, far: Far | None = None
+) -> Iterator[Proxy]:
     """Entry and exit, with a pool that is filled."""
+    far = far or Far(host, LOCAL)
     if not (directory / "leg.key").exists():
         make_key(directory / "leg.key")
     exit_ = (
-        f'[steps]\nwindow = false\n[exit]\naddress = "127.0.0.1:{port + 1}"\n[peer.entry]\nkeys = ["leg.key"]\n'
+        f'[steps]\nwindow = false\n[exit]\naddress = "{far.address}:{port + 1}"\n[peer.entry]\nkeys = ["leg.key"]\n'
         f'allow = ["127.0.0.1/32:{target}"]\n'
     )
     entry = (
         f'[steps]\nwindow = false\n[[listen]]\naddress = "127.0.0.1:{port}"\ntarget = "127.0.0.1:{target}"\nvia = "exit"\n'
-        f'[peer.exit]\naddress = "127.0.0.1:{port + 1}"\nkeys = ["leg.key"]\npool = {{ least = 64 }}\n'
+        f'[peer.exit]\naddress = "{far.address}:{port + 1}"\nkeys = ["leg.key"]\npool = {{ least = 64 }}\n'
     )
-    argvs = [_config(directory, _name(port, "exit"), exit_), _config(directory, _name(port, "entry"), entry)]
-    with _running(host, argvs, port) as proxy:
-        _wait(lambda: _idle(_name(port, "entry")) >= 64, "the pool")
-        yield proxy
+    name = _name(port, "entry")
+    with (
+        _running(far.host, [_config(directory, _name(port, "exit"), exit_)], port + 1) as second,
+        _running(host, [_config(directory, name, entry)], port) as first,
+    ):
+        _wait(lambda: _idle(name) >= 64, "the pool")
+        yield Proxy(port, (*first.processes, *second.processes))
 
 
 def _idle(name: str) -> int:

@@ -12,26 +12,25 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 
-from ackward.gateway.protocol import Known
 from ackward.gateway.protocol_messages import key_id
+from ackward.gateway.responder import Known
 from ackward.gateway.settings import ExitSettings, PeerSettings, PoolSize, Settings
-from ackward.kernel.namespaces import Namespace, call_inside, command_inside, temporary
+from ackward.kernel.namespaces import Namespace, call_inside, command_inside
 
 PROGRAM = Path(__file__).with_name("gateway_program.py")
 KEY = bytes(range(32))
 
 
-def until(what: Callable[[], object], seconds: float = 10.0) -> object:
-    """Poll until ``what`` is true; gives it."""
+def until(told: Callable[[], object], what: str = "", seconds: float = 10.0) -> object:
+    """Poll until ``told()`` is true; gives what it gave."""
     deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, what
+    while not (seen := told()):
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what or told}"
         time.sleep(0.005)
-    return found
+    return seen
 
 
 class Running:
@@ -44,6 +43,8 @@ class Running:
         )
         self.records: list[dict] = []
         self.failures: list[dict] = []
+        self.stuck: list[dict] = []
+        self.lost: list[str] = []
         self._answers: queue.Queue[dict] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -63,6 +64,10 @@ class Running:
                 self.records.append(said["ended"])
             elif "failed" in said:
                 self.failures.append(said)
+            elif "lost" in said:
+                self.lost.append(said["lost"])
+            elif "stuck" in said:
+                self.stuck.append(said)
             else:
                 self._answers.put(said)
         self._answers.put({})
@@ -210,105 +215,15 @@ def connect(host: Namespace, address: tuple[str, int], timeout: float = 10) -> s
     return call_inside(host, socket.create_connection, address, timeout)
 
 
+def ask(host: Namespace, address: tuple[str, int], words: bytes, timeout: float = 10) -> bytes:
+    """Say all of it, end, and read to the end."""
+    with connect(host, address, timeout) as client:
+        client.sendall(words)
+        client.shutdown(socket.SHUT_WR)
+        return read_all(client)
+
+
 def free_port(host: Namespace) -> int:
     """A port of the loopback that nobody listens on now."""
     with call_inside(host, socket.create_server, ("127.0.0.1", 0)) as trial:
         return trial.getsockname()[1]
-
-
-ADDRESSES = {4: "10.78.2.2", 6: "fd78:2::2"}
-CLIENTS = {4: "10.78.1.2", 6: "fd78:1::2"}
-NETWORKS = {4: "10.78.2.0/24", 6: "fd78:2::/64"}
-CLIENT_NETWORKS = {4: "10.78.1.0/24", 6: "fd78:1::/64"}
-
-
-@dataclass(frozen=True)
-class Three:
-    """client -- gateway -- server; the gateway routes between them."""
-
-    client: Namespace
-    gateway: Namespace
-    server: Namespace
-
-
-def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True)
-
-
-@contextmanager
-def three_hosts() -> Iterator[Three]:
-    with ExitStack() as stack:
-        client, middle, far = (
-            stack.enter_context(temporary(f"gw{name}")) for name in ("client", "mid", "server")
-        )
-        for host, device, side in ((client, "near", 1), (far, "far", 2)):
-            _ip(
-                "link",
-                "add",
-                "wire",
-                "netns",
-                host.name,
-                "type",
-                "veth",
-                "peer",
-                "name",
-                device,
-                "netns",
-                middle.name,
-            )
-            for prefix, length in ((f"10.78.{side}.", 24), (f"fd78:{side}::", 64)):
-                once = ["nodad"] if length == 64 else []
-                _ip("-n", host.name, "addr", "add", f"{prefix}2/{length}", "dev", "wire", *once)
-                _ip("-n", middle.name, "addr", "add", f"{prefix}1/{length}", "dev", device, *once)
-            _ip("-n", host.name, "link", "set", "wire", "up")
-            _ip("-n", middle.name, "link", "set", device, "up")
-            _ip("-n", host.name, "route", "add", "default", "via", f"10.78.{side}.1")
-            _ip("-n", host.name, "-6", "route", "add", "default", "via", f"fd78:{side}::1")
-        for name in ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"):
-            call_inside(middle, (Path("/proc/sys") / name).write_text, "1")
-        hosts = Three(client, middle, far)
-        for address in ADDRESSES.values():
-            until(lambda address=address: call_inside(client, _answers, address))
-        yield hosts
-
-
-def _answers(address: str) -> bool:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.settimeout(0.2)
-        try:
-            probe.connect((address, 9))
-        except ConnectionRefusedError:
-            return True
-        except OSError:
-            return False
-    return True
-
-
-def routing(host: Namespace) -> dict[str, str]:
-    """All of a host that a gateway may change, as text."""
-
-    def show(*words: str) -> str:
-        command = command_inside(host, list(words))
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
-
-    return {
-        "routes": show("ip", "-4", "route", "show", "table", "all"),
-        "routes6": "\n".join(
-            line
-            for line in show("ip", "-6", "route", "show", "table", "all").splitlines()
-            if "fe80" not in line  # link-local addresses come when they like
-        ),
-        "rules": show("ip", "rule"),
-        "rules6": show("ip", "-6", "rule"),
-        "mangle": show("iptables", "-t", "mangle", "-S", "PREROUTING"),
-        "mangle6": show("ip6tables", "-t", "mangle", "-S", "PREROUTING"),
-        "queues": call_inside(host, _queues),
-    }
-
-
-def _queues() -> str:
-    try:
-        return Path("/proc/thread-self/net/netfilter/nfnetlink_queue").read_text()
-    except OSError:
-        return ""

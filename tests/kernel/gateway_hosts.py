@@ -9,28 +9,20 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from tests.kernel.gateway_chain import ask, until
 from tests.kernel.lab_hosts import ACKWARD
 
 from ackward.errors import AckwardError
 from ackward.gateway import control
+from ackward.gateway.initiator import Initiator
 from ackward.gateway.keys import make_key
 from ackward.kernel.namespaces import Namespace, call_inside, command_inside, temporary
 
 ENTRY, EXIT, SERVER = 7000, 7001, 7002
-
-
-def until(told: Callable[[], object], what: str, seconds: float = 10.0) -> object:
-    """Poll until ``told()`` is true; gives what it gave."""
-    deadline = time.monotonic() + seconds
-    while not (seen := told()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.01)
-    return seen
 
 
 class Gateways:
@@ -40,6 +32,8 @@ class Gateways:
         self.host, self.directory, self._stack = host, directory, stack
         self.mark = secrets.token_hex(3)
         self.processes: dict[str, subprocess.Popen[str]] = {}
+        #: What a place is started by, where that is not the gateway itself.
+        self.before: dict[str, list[str]] = {}
         make_key(directory / "shared.key")
         self.key = bytes.fromhex((directory / "shared.key").read_text())
 
@@ -64,7 +58,8 @@ class Gateways:
 
     def run(self, place: str) -> subprocess.Popen[str]:
         """Start one from its configuration; its log is a file."""
-        argv = [ACKWARD, "gateway", "run", "--config", str(self.directory / f"{place}.toml")]
+        argv = [*self.before.get(place, ()), ACKWARD, "gateway", "run"]
+        argv += ["--config", str(self.directory / f"{place}.toml")]
         with (
             (self.directory / f"{place}.log").open("a") as log,
             (self.directory / f"{place}.err").open("a") as err,
@@ -148,14 +143,38 @@ def gateways() -> Iterator[Gateways]:
 
 
 def exchange(made: Gateways, data: bytes, port: int = ENTRY) -> bytes:
-    """Send, end, and read all: what an echoing server gives back."""
-    with made.connect(port) as client:
-        client.sendall(data)
-        client.shutdown(socket.SHUT_WR)
-        got = b""
-        while part := client.recv(1 << 16):
-            got += part
-    return got
+    """What an echoing server gives back."""
+    return ask(made.host, ("127.0.0.1", port), data)
+
+
+class Peer:
+    """An entry made by hand."""
+
+    def __init__(self, made, key=None, session=None):
+        self.sock = made.connect(EXIT, timeout=5)
+        self.end = Initiator(key or made.key, session)
+        self.sent = b""
+
+    def say(self):
+        data = self.end.outgoing()
+        self.sent += data
+        self.sock.sendall(data)
+
+    def hear(self):
+        while self.end.wanted:
+            data = self.sock.recv(self.end.wanted)
+            if not data:
+                raise EOFError
+            event = self.end.receive(data)
+            self.say()
+            if event is not None:
+                return event
+        return None
+
+    def ready(self):
+        self.say()
+        self.hear()
+        return self
 
 
 ECHO = f"""

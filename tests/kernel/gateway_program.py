@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from ackward.errors import AckwardError
+from ackward.gateway.journal import stuck_line
 from ackward.gateway.processes import Gateway
 from ackward.gateway.settings import QuietHooks
 from ackward.remedies.receipts import Receipts
@@ -33,6 +34,9 @@ class Told(QuietHooks):
     def ended(self, record) -> None:
         say(ended=dataclasses.asdict(record))
 
+    def stuck(self, record) -> None:
+        say(stuck=stuck_line(record), went_on=record.went_on)
+
     def leg_failed(self, failure) -> None:
         say(failed=str(failure.error), peer=failure.peer)
 
@@ -40,7 +44,8 @@ class Told(QuietHooks):
 def main() -> int:
     settings = pickle.loads(bytes.fromhex(sys.argv[1]))
     try:
-        with Gateway(settings, Told(), Receipts(Path(sys.argv[2]))) as gateway:
+        receipts = Receipts(Path(sys.argv[2]))
+        with Gateway(settings, Told(), receipts, told=lambda words: say(lost=words)) as gateway:
             say(ready=gateway.pids)
             while not gateway.wait(0):
                 ready, _, _ = select.select([0, *gateway.descriptors], [], [])

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,15 +25,9 @@ from tests.kernel.gateway_chain import (
 )
 
 from ackward.gateway.settings import FixedListener, Limits, Settings, Steps
-from ackward.kernel.namespaces import Namespace, call_inside, temporary
+from ackward.kernel.namespaces import Namespace, call_inside
 
 STEPS = Steps(early=False, window=False)
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[Namespace]:
-    with temporary("gwends") as made:
-        yield made
 
 
 @dataclass
@@ -275,17 +267,3 @@ def test_the_pool_recovers_when_the_exit_is_started_again(host: Namespace, tmp_p
             client.sendall(b"again")
             client.shutdown(socket.SHUT_WR)
             assert read_all(client) == b"niaga"
-
-
-def test_a_lost_worker_ends_the_gateway_and_says_so(host: Namespace, tmp_path: Path):
-    with server(host, lambda connection: connection.recv(1)) as far:
-        port = free_port(host)
-        listener = FixedListener("web", ("127.0.0.1", port), far.address)
-        settings = Settings(listeners=(listener,), steps=STEPS, workers=2)
-        with gateway(host, settings, tmp_path) as running:
-            with call_inside(host, socket.create_connection, ("127.0.0.1", port), 5) as client:
-                until(lambda: far.accepted)
-                os.kill(running.workers[0], signal.SIGKILL)
-                with pytest.raises(ConnectionResetError):
-                    client.recv(1)
-            assert running.process.wait(20) == 3

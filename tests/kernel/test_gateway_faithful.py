@@ -6,25 +6,26 @@ import errno
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.kernel.gateway_chain import (
-    ADDRESSES,
-    NETWORKS,
-    Three,
     answer_reversed,
+    ask,
     connect,
     free_port,
     gateway,
     leg_exit,
     peer,
     read_all,
-    routing,
     server,
-    three_hosts,
     until,
+)
+from tests.kernel.gateway_wires import (
+    ADDRESSES,
+    NETWORKS,
+    Three,
+    routing,
 )
 
 from ackward.gateway.faithful import read_syn
@@ -36,12 +37,6 @@ from ackward.lab.wan import Wan
 STEPS = Steps(early=False, window=False)
 
 
-@pytest.fixture(scope="module")
-def hosts() -> Iterator[Three]:
-    with three_hosts() as made:
-        yield made
-
-
 def faithful(**others) -> Settings:
     listeners = tuple(
         TransparentListener(f"all-{family}", network, "near", faithful=True)
@@ -51,30 +46,27 @@ def faithful(**others) -> Settings:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_served_refused_and_unreachable_as_without_us(hosts: Three, tmp_path: Path, workers: int):
-    before = routing(hosts.gateway)
-    with gateway(hosts.gateway, faithful(workers=workers), tmp_path) as running:
+def test_served_refused_and_unreachable_as_without_us(three: Three, tmp_path: Path, workers: int):
+    before = routing(three.gateway)
+    with gateway(three.gateway, faithful(workers=workers), tmp_path) as running:
         assert running.error is None
         for family, address in ADDRESSES.items():
-            with server(hosts.server, answer_reversed, (address, 8000)) as far:
-                with connect(hosts.client, far.address) as client:
-                    client.sendall(b"hello")
-                    client.shutdown(socket.SHUT_WR)
-                    assert read_all(client) == b"olleh"
+            with server(three.server, answer_reversed, (address, 8000)) as far:
+                assert ask(three.client, far.address, b"hello") == b"olleh"
             with pytest.raises(ConnectionRefusedError):
-                connect(hosts.client, (address, 8001))
-            with _no_way_to(hosts, address, family), pytest.raises(OSError) as failure:
-                connect(hosts.client, (address, 8000))
+                connect(three.client, (address, 8001))
+            with _no_way_to(three, address, family), pytest.raises(OSError) as failure:
+                connect(three.client, (address, 8000))
             assert failure.value.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH)
         assert running.counters["accepted"] == 2
         assert running.counters["held_syns"] == 0
         assert {record["end"] for record in running.records} == {"done", "refused", "unreachable"}
-    assert routing(hosts.gateway) == before
+    assert routing(three.gateway) == before
 
 
 class _no_way_to:  # noqa: N801 - reads as a sentence
-    def __init__(self, hosts: Three, address: str, family: int) -> None:
-        self._command = ["ip", "-n", hosts.gateway.name, f"-{family}", "route"]
+    def __init__(self, three: Three, address: str, family: int) -> None:
+        self._command = ["ip", "-n", three.gateway.name, f"-{family}", "route"]
         self._route = ["unreachable", f"{address}/{32 if family == 4 else 128}"]
 
     def __enter__(self) -> None:
@@ -113,27 +105,27 @@ def test_over_legs_the_client_is_connected_when_the_server_is(tmp_path: Path):
             assert {record["end"] for record in near.records} == {"done", "forbidden"}
 
 
-def test_killed_the_syns_pass_and_nothing_waits(hosts: Three, tmp_path: Path):
+def test_killed_the_syns_pass_and_nothing_waits(three: Three, tmp_path: Path):
     """A fixed listener's port, served by another program after the gateway was killed: its queue is bypassed."""
-    port = free_port(hosts.gateway)
+    port = free_port(three.gateway)
     listener = FixedListener("web", ("127.0.0.1", port), ("127.0.0.1", 1), faithful=True)
-    with gateway(hosts.gateway, Settings(listeners=(listener,), steps=STEPS), tmp_path) as running:
+    with gateway(three.gateway, Settings(listeners=(listener,), steps=STEPS), tmp_path) as running:
         running.kill()
-    with server(hosts.gateway, answer_reversed, ("127.0.0.1", port)):
-        with connect(hosts.gateway, ("127.0.0.1", port), 2) as client:
+    with server(three.gateway, answer_reversed, ("127.0.0.1", port)):
+        with connect(three.gateway, ("127.0.0.1", port), 2) as client:
             client.shutdown(socket.SHUT_WR)
             assert read_all(client) == b""
-    with gateway(hosts.gateway, Settings(listeners=(listener,), steps=STEPS), tmp_path):
+    with gateway(three.gateway, Settings(listeners=(listener,), steps=STEPS), tmp_path):
         pass  # it clears what the killed one left
-    assert "NFQUEUE" not in routing(hosts.gateway)["mangle"]
+    assert "NFQUEUE" not in routing(three.gateway)["mangle"]
 
 
-def test_held_syns_are_bounded(hosts: Three, tmp_path: Path):
+def test_held_syns_are_bounded(three: Three, tmp_path: Path):
     """Towards an address where nobody is: each SYN waits for the limit, and no more wait than are allowed."""
     nowhere = ADDRESSES[4].rsplit(".", 1)[0] + ".77"
     limits = Limits(connect=0.5, early_pending=10)
-    with gateway(hosts.gateway, faithful(limits=limits), tmp_path) as running:
-        clients = [call_inside(hosts.client, socket.socket) for _ in range(30)]
+    with gateway(three.gateway, faithful(limits=limits), tmp_path) as running:
+        clients = [call_inside(three.client, socket.socket) for _ in range(30)]
         for client in clients:
             client.setblocking(False)
             client.connect_ex((nowhere, 80))

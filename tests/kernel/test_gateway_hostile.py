@@ -1,21 +1,21 @@
-"""Strangers, liars, killers and mistakes: what each meets, and that real clients are served meanwhile."""
+"""Strangers and liars: what each meets, and that real clients are served meanwhile."""
 
 from __future__ import annotations
 
 import socket
-import subprocess
 import time
 from contextlib import suppress
 from ipaddress import ip_address
 
 import pytest
-from tests.kernel.gateway_hosts import ECHO, ENTRY, EXIT, SERVER, exchange, gateways, until
-from tests.kernel.lab_hosts import ACKWARD, python
+from tests.kernel.gateway_chain import until
+from tests.kernel.gateway_hosts import ECHO, EXIT, SERVER, Peer, exchange, gateways
+from tests.kernel.lab_hosts import python
 
 from ackward.gateway import protocol_messages as wire
-from ackward.gateway.protocol import Initiator, LegFailed
+from ackward.gateway.initiator import Initiator
+from ackward.gateway.protocol import LegFailed
 from ackward.gateway.protocol_messages import Open, Reason, Result
-from ackward.kernel.namespaces import command_inside
 
 HERE = ip_address("127.0.0.1")
 WANTED = Open((HERE, SERVER), (HERE, 1))
@@ -32,36 +32,6 @@ def served():
         assert exchange(made, b"still there") == b"still there"
         assert made.processes["exit"].poll() is None
         assert made.processes["entry"].poll() is None
-
-
-class Peer:
-    """An entry made by hand."""
-
-    def __init__(self, made, key=None, session=None):
-        self.sock = made.connect(EXIT, timeout=5)
-        self.end = Initiator(key or made.key, session)
-        self.sent = b""
-
-    def say(self):
-        data = self.end.outgoing()
-        self.sent += data
-        self.sock.sendall(data)
-
-    def hear(self):
-        while self.end.wanted:
-            data = self.sock.recv(self.end.wanted)
-            if not data:
-                raise EOFError
-            event = self.end.receive(data)
-            self.say()
-            if event is not None:
-                return event
-        return None
-
-    def ready(self):
-        self.say()
-        self.hear()
-        return self
 
 
 def test_what_the_entry_does_works_by_hand_and_only_to_listed_places(served):
@@ -230,155 +200,6 @@ def test_strangers_fill_neither_log_nor_memory(served):
     assert len(served.log("exit")) - lines < 20
 
 
-# Crashes: any order, nothing hangs, nothing is left.
-
-
-def reset_or_end(client):
-    try:
-        return not client.recv(10)
-    except ConnectionError:
-        return True
-
-
-@pytest.mark.parametrize("victim", ["entry", "exit"])
-def test_killing_a_gateway_resets_its_connections_and_the_other_recovers(victim):
-    with gateways() as made, python(made.host, ECHO):
-        made.write("exit")
-        made.write("entry")
-        made.start("exit", "entry")
-        clients = [made.connect() for _ in range(20)]
-        for number, client in enumerate(clients):
-            client.sendall(b"%02d" % number)
-            assert client.recv(2) == b"%02d" % number
-        made.kill(victim)
-        for client in clients:
-            client.settimeout(5)
-            assert reset_or_end(client)
-            client.close()
-        if victim == "exit":
-            # The entry has no peer: a new client is reset, maybe while it connects, not left hanging.
-            with suppress(ConnectionResetError), made.connect() as client:
-                client.settimeout(8)
-                assert reset_or_end(client)
-        else:
-            until(lambda: made.counter("exit", "connections") == 0, "the exit has let go")
-        made.start(victim)
-        until(lambda: made._is_ready("entry"), "the pool is full again", seconds=15)
-        assert exchange(made, b"again") == b"again"
-        made.kill("entry", 15)
-        made.kill("exit", 15)
-        assert "Traceback" not in made.complaints("entry") + made.complaints("exit")
-
-
-def test_a_drain_lets_open_connections_finish():
-    with gateways() as made, python(made.host, ECHO):
-        made.write("exit")
-        made.write("entry")
-        made.start("exit", "entry")
-        with made.connect() as client:
-            client.sendall(b"before")
-            assert client.recv(6) == b"before"
-            assert made.ask("drain", made.name("entry")) == {"draining": True}
-            assert made.ask("drain", made.name("exit")) == {"draining": True}
-            until(lambda: made.status("entry")["state"] == "draining", "drains")
-            with pytest.raises(ConnectionRefusedError):
-                until(lambda: made.connect().close(), "refuses", seconds=5)
-            client.sendall(b"after")
-            assert client.recv(5) == b"after"
-            assert made.processes["entry"].poll() is None
-        for place in ("entry", "exit"):
-            assert made.processes[place].wait(15) == 0, made.complaints(place)
-        assert [line for line in made.log("entry") if " connection " in line and line.endswith("end=done")]
-
-
-def test_keys_are_exchanged_without_a_restart_and_without_losing_a_connection():
-    with gateways() as made, python(made.host, ECHO):
-        made.write("exit")
-        made.write("entry")
-        made.start("exit", "entry")
-        with made.connect() as client:
-            client.sendall(b"1")
-            assert client.recv(1) == b"1"
-            path = made.directory / "shared.key"
-            path.write_text("22" * 32)
-            for place in ("exit", "entry"):
-                made.processes[place].send_signal(1)
-            until(lambda: any("keys read" in line for line in made.log("entry")), "read")
-            until(lambda: any("keys read" in line for line in made.log("exit")), "read")
-            until(lambda: made._is_ready("entry"), "legs with the new key", seconds=15)
-            stranger = Peer(made)
-            stranger.say()
-            with pytest.raises(LegFailed) as caught:
-                stranger.hear()
-            assert caught.value.reason is Reason.UNKNOWN_KEY, "the old key"
-            client.sendall(b"2")
-            assert client.recv(1) == b"2"
-        assert exchange(made, b"new") == b"new"
-        path.write_text("broken")
-        made.processes["exit"].send_signal(1)
-        until(lambda: any("the old ones stay in use" in line for line in made.log("exit")), "told")
-        assert exchange(made, b"still") == b"still"
-        assert "22" * 32 not in "".join(made.log("exit") + made.log("entry"))
-
-
-# Mistakes: each names what is wrong, and nothing is started.
-
-
-def refused(made, place, code):
-    process = made.run(place)
-    assert process.wait(20) == code, made.complaints(place)
-    said = made.complaints(place)
-    assert "Traceback" not in said
-    return said
-
-
-def test_mistakes_are_named_and_nothing_is_started():
-    with gateways() as made:
-        made.write("exit")
-        made.write("entry", steps="window = false\npool = 3")
-        assert "steps.pool" in refused(made, "entry", 2)
-        with python(made.host, ECHO):
-            (made.directory / "busy.toml").write_text(
-                f'name = "{made.name("busy")}"\n[[listen]]\naddress = "127.0.0.1:{SERVER}"\ntarget = "127.0.0.1:9"\n'
-            )
-            said = refused(made, "busy", 3)
-            assert f"127.0.0.1:{SERVER} is in use" in said
-        (made.directory / "shared.key").chmod(0o644)
-        assert "can be read or changed by others" in refused(made, "exit", 2)
-        (made.directory / "shared.key").chmod(0o600)
-        made.write(
-            "named",
-            '[[listen]]\naddress = "127.0.0.1:9"\ntarget = "127.0.0.1:10"\nvia = "x"\n'
-            '[peer.x]\naddress = "does-not.exist.invalid:1"\nkeys = ["shared.key"]\n',
-        )
-        assert "peer.x.address: the name does-not.exist.invalid does not resolve" in refused(made, "named", 3)
-
-
-def test_a_missing_capability_is_named():
-    with gateways() as made:
-        (made.directory / "plain.toml").write_text(
-            f'[[listen]]\naddress = "127.0.0.1:{ENTRY}"\ntarget = "127.0.0.1:9"\nanswer = "faithful"\n'
-        )
-        argv = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", ACKWARD, "gateway", "run"]
-        argv += ["--config", str(made.directory / "plain.toml")]
-        done = subprocess.run(command_inside(made.host, argv), capture_output=True, text=True, timeout=30)
-        assert done.returncode == 3, done.stderr
-        assert "Traceback" not in done.stderr
-        assert "sudo" in done.stderr or "CAP_" in done.stderr or "root" in done.stderr
-
-
-def test_a_server_that_refuses_is_a_reset_and_a_line():
-    with gateways() as made:
-        made.write("exit")
-        made.write("entry")
-        made.start("exit", "entry")
-        with made.connect() as client:
-            client.settimeout(5)
-            assert reset_or_end(client)
-        until(lambda: any("end=refused" in line for line in made.log("entry")), "told")
-        assert made.counter("entry", "ended_refused") == 1
-
-
 def test_the_socket_family_of_a_leg_does_not_decide_the_destinations(served):
     assert socket.has_ipv6
     peer = Peer(served).ready()
@@ -386,24 +207,3 @@ def test_the_socket_family_of_a_leg_does_not_decide_the_destinations(served):
     peer.say()
     assert peer.hear().result is Result.CONNECTED
     peer.sock.close()
-
-
-def test_prometheus_is_told_what_status_says():
-    with gateways() as made, python(made.host, ECHO):
-        made.write("exit")
-        path = made.write("entry")
-        path.write_text(path.read_text() + '[metrics]\naddress = "127.0.0.1:7009"\n')
-        made.start("exit", "entry")
-        for _ in range(3):
-            assert exchange(made, b"12345") == b"12345"
-        until(lambda: made.counter("entry", "ended_done") == 3, "ended")
-        with made.connect(7009) as scraper:
-            scraper.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
-            page = b""
-            while part := scraper.recv(1 << 16):
-                page += part
-        lines = page.decode().splitlines()
-        assert "ackward_gateway_accepted_total 3.0" in lines
-        assert "ackward_gateway_to_server_total 15.0" in lines
-        assert 'ackward_gateway_ended_total{how="done"} 3.0' in lines
-        assert "ackward_gateway_draining 0.0" in lines

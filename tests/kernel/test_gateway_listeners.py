@@ -6,26 +6,27 @@ import random
 import socket
 import struct
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.kernel.gateway_chain import (
-    ADDRESSES,
-    CLIENT_NETWORKS,
-    CLIENTS,
-    NETWORKS,
-    Three,
     answer_reversed,
+    ask,
     connect,
     free_port,
     gateway,
     leg_exit,
     read_all,
-    routing,
     server,
-    three_hosts,
     until,
+)
+from tests.kernel.gateway_wires import (
+    ADDRESSES,
+    CLIENT_NETWORKS,
+    CLIENTS,
+    NETWORKS,
+    Three,
+    routing,
 )
 
 from ackward.gateway.faithful import checksum
@@ -41,12 +42,6 @@ STEPS = Steps(window=False)
 PORTS = {4: 8004, 6: 8006}
 
 
-@pytest.fixture(scope="module")
-def hosts() -> Iterator[Three]:
-    with three_hosts() as made:
-        yield made
-
-
 def transparent(*, keep_client: bool = False, ports=((1, 65535),), **others) -> Settings:
     """Both families; with ``keep_client`` the answers to the clients' addresses come back to us."""
     listeners = tuple(
@@ -59,98 +54,95 @@ def transparent(*, keep_client: bool = False, ports=((1, 65535),), **others) -> 
 
 
 @pytest.mark.parametrize("keep_client", [False, True], ids=["own-address", "client-s-address"])
-def test_any_address_and_port_of_a_network_and_nothing_else(hosts: Three, tmp_path: Path, keep_client: bool):
-    before = routing(hosts.gateway)
+def test_any_address_and_port_of_a_network_and_nothing_else(three: Three, tmp_path: Path, keep_client: bool):
+    before = routing(three.gateway)
     settings = transparent(keep_client=keep_client, ports=((8000, 8999),))
-    with gateway(hosts.gateway, settings, tmp_path) as running:
+    with gateway(three.gateway, settings, tmp_path) as running:
         assert running.error is None
         for family, address in ADDRESSES.items():
-            with server(hosts.server, answer_reversed, (address, PORTS[family])) as far:
-                with connect(hosts.client, far.address) as client:
-                    client.sendall(b"hello")
-                    client.shutdown(socket.SHUT_WR)
-                    assert read_all(client) == b"olleh"
+            with server(three.server, answer_reversed, (address, PORTS[family])) as far:
+                assert ask(three.client, far.address, b"hello") == b"olleh"
                 assert (far.accepted[0][1][0] == CLIENTS[family]) is keep_client
             if keep_client:
                 continue  # the answers to these clients come to the gateway, whoever asked
             # Another port is forwarded as ever: the client itself reaches the server.
-            with server(hosts.server, answer_reversed, (address, 7100)) as far:
-                with connect(hosts.client, far.address) as client:
+            with server(three.server, answer_reversed, (address, 7100)) as far:
+                with connect(three.client, far.address) as client:
                     client.shutdown(socket.SHUT_WR)
                     assert read_all(client) == b""
                 assert far.accepted[0][1][0] == CLIENTS[family]
         until(lambda: len(running.records) == 2)
         ends = [(tuple(record["destination"]), record["end"]) for record in running.records]
         assert ends == [((ADDRESSES[family], PORTS[family]), "done") for family in (4, 6)]
-    assert routing(hosts.gateway) == before
+    assert routing(three.gateway) == before
 
 
-def test_the_gateway_s_own_connections_to_the_network_are_not_its_clients(hosts: Three, tmp_path: Path):
-    with gateway(hosts.gateway, transparent(), tmp_path) as running:
-        with server(hosts.server, answer_reversed, (ADDRESSES[4], 8004)) as far:
-            with connect(hosts.gateway, far.address) as own:
+def test_the_gateway_s_own_connections_to_the_network_are_not_its_clients(three: Three, tmp_path: Path):
+    with gateway(three.gateway, transparent(), tmp_path) as running:
+        with server(three.server, answer_reversed, (ADDRESSES[4], 8004)) as far:
+            with connect(three.gateway, far.address) as own:
                 own.shutdown(socket.SHUT_WR)
                 assert read_all(own) == b""
         assert (running.counters["accepted"], running.counters["early_begun"]) == (0, 0)
 
 
-def test_kill_9_leaves_what_undo_all_takes_away_and_the_next_start_too(hosts: Three, tmp_path: Path):
-    before = routing(hosts.gateway)
+def test_kill_9_leaves_what_undo_all_takes_away_and_the_next_start_too(three: Three, tmp_path: Path):
+    before = routing(three.gateway)
     store = Receipts(tmp_path)
-    with gateway(hosts.gateway, transparent(keep_client=True), tmp_path) as running:
-        assert routing(hosts.gateway) != before
+    with gateway(three.gateway, transparent(keep_client=True), tmp_path) as running:
+        assert routing(three.gateway) != before
         running.kill()
     assert [receipt.remedy for receipt in store.load().receipts] == ["gateway"]
-    undo_all(store, [hosts.gateway])
-    assert routing(hosts.gateway) == before
+    undo_all(store, [three.gateway])
+    assert routing(three.gateway) == before
     assert store.load().receipts == ()
 
-    with gateway(hosts.gateway, transparent(), tmp_path) as running:
+    with gateway(three.gateway, transparent(), tmp_path) as running:
         running.kill()
-    with gateway(hosts.gateway, transparent(), tmp_path) as running:
+    with gateway(three.gateway, transparent(), tmp_path) as running:
         assert running.error is None
         assert len(store.load().receipts) == 1
-    assert routing(hosts.gateway) == before
+    assert routing(three.gateway) == before
     assert store.load().receipts == ()
 
 
-def test_rules_without_a_receipt_are_swept(hosts: Three, tmp_path: Path):
-    before = routing(hosts.gateway)
-    with gateway(hosts.gateway, transparent(), tmp_path) as running:
+def test_rules_without_a_receipt_are_swept(three: Three, tmp_path: Path):
+    before = routing(three.gateway)
+    with gateway(three.gateway, transparent(), tmp_path) as running:
         running.kill()
     for receipt in Receipts(tmp_path).load().receipts:
         (tmp_path / f"{receipt.id}.json").unlink()
-    undo_all(Receipts(tmp_path), [hosts.gateway])
-    assert routing(hosts.gateway) == before
+    undo_all(Receipts(tmp_path), [three.gateway])
+    assert routing(three.gateway) == before
 
 
-def test_a_wrong_interface_starts_nothing_and_changes_nothing(hosts: Three, tmp_path: Path):
-    before = routing(hosts.gateway)
+def test_a_wrong_interface_starts_nothing_and_changes_nothing(three: Three, tmp_path: Path):
+    before = routing(three.gateway)
     settings = Settings(listeners=(TransparentListener("all", NETWORKS[4], "nosuch0"),), steps=STEPS)
-    with gateway(hosts.gateway, settings, tmp_path) as running:
+    with gateway(three.gateway, settings, tmp_path) as running:
         assert running.error["exit_code"] == 2
         assert "nosuch0" in running.error["missing"]
-    assert routing(hosts.gateway) == before
+    assert routing(three.gateway) == before
 
 
-def test_a_port_in_use_is_named_even_by_another_gateway(hosts: Three, tmp_path: Path):
-    port = free_port(hosts.gateway)
+def test_a_port_in_use_is_named_even_by_another_gateway(three: Three, tmp_path: Path):
+    port = free_port(three.gateway)
     settings = Settings(listeners=(FixedListener("web", ("127.0.0.1", port), ("127.0.0.1", 1)),), steps=STEPS)
-    with gateway(hosts.gateway, settings, tmp_path) as first:
+    with gateway(three.gateway, settings, tmp_path) as first:
         assert first.error is None
-        with gateway(hosts.gateway, settings, tmp_path) as second:
+        with gateway(three.gateway, settings, tmp_path) as second:
             assert second.error["exit_code"] == 3
             assert f"127.0.0.1:{port} is in use" in second.error["missing"]
 
 
-def test_workers_share_the_clients_and_hear_the_syns_of_their_own(hosts: Three, tmp_path: Path):
-    port = free_port(hosts.gateway)
-    with server(hosts.gateway, answer_reversed) as far:
+def test_workers_share_the_clients_and_hear_the_syns_of_their_own(three: Three, tmp_path: Path):
+    port = free_port(three.gateway)
+    with server(three.gateway, answer_reversed) as far:
         listener = FixedListener("web", ("127.0.0.1", port), far.address)
         with gateway(
-            hosts.gateway, Settings(listeners=(listener,), steps=STEPS, workers=3), tmp_path
+            three.gateway, Settings(listeners=(listener,), steps=STEPS, workers=3), tmp_path
         ) as running:
-            clients = [connect(hosts.gateway, ("127.0.0.1", port)) for _ in range(48)]
+            clients = [connect(three.gateway, ("127.0.0.1", port)) for _ in range(48)]
             until(lambda: len(far.accepted) == 48)
             shares = [worker["connections"] for worker in running.status]
             for number, client in enumerate(clients):
@@ -206,12 +198,12 @@ def _spoofed_syn(choice: random.Random, destination: tuple[str, int]) -> bytes:
     return struct.pack("!BBHHHBBH", 0x45, 0, 40, 0, 0, 64, 6, 0) + source + target + header
 
 
-def test_a_flood_of_spoofed_syns_is_bounded_and_clients_are_served(hosts: Three, tmp_path: Path):
+def test_a_flood_of_spoofed_syns_is_bounded_and_clients_are_served(three: Three, tmp_path: Path):
     limits = Limits(early_pending=50, early_rate=100, early_wait=0.3)
-    with server(hosts.server, answer_reversed, (ADDRESSES[4], 8004)) as far:
-        with gateway(hosts.gateway, transparent(limits=limits), tmp_path) as running:
+    with server(three.server, answer_reversed, (ADDRESSES[4], 8004)) as far:
+        with gateway(three.gateway, transparent(limits=limits), tmp_path) as running:
             raw = call_inside(
-                hosts.client, socket.socket, socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW
+                three.client, socket.socket, socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW
             )
             choice = random.Random(1)
             began = time.monotonic()
@@ -219,10 +211,7 @@ def test_a_flood_of_spoofed_syns_is_bounded_and_clients_are_served(hosts: Three,
                 for batch in range(8):
                     for _ in range(400):
                         raw.sendto(_spoofed_syn(choice, far.address), (far.address[0], 0))
-                    with connect(hosts.client, far.address) as client:
-                        client.sendall(b"real")
-                        client.shutdown(socket.SHUT_WR)
-                        assert read_all(client) == b"laer", batch
+                    assert ask(three.client, far.address, b"real") == b"laer", batch
                     assert running.counters["early_pending"] <= limits.early_pending
             seconds = time.monotonic() - began
             counters = running.counters

@@ -3,44 +3,28 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.kernel.gateway_chain import (
     KEY,
     answer_reversed,
-    connect,
+    ask,
     free_port,
     gateway,
     leg_exit,
     peer,
-    read_all,
     server,
     until,
 )
 
 from ackward.gateway.settings import FixedListener, Limits, Settings, Steps
-from ackward.kernel.namespaces import Namespace, command_inside, temporary
+from ackward.kernel.namespaces import Namespace, command_inside
 from ackward.lab.topology import CLIENT, two_hosts
 from ackward.remedies.receipts import Receipts
 
 STEPS = Steps(early=False, window=False)
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[Namespace]:
-    with temporary("gwpool") as made:
-        yield made
-
-
-def ask(host: Namespace, port: int, words: bytes) -> bytes:
-    with connect(host, ("127.0.0.1", port)) as client:
-        client.sendall(words)
-        client.shutdown(socket.SHUT_WR)
-        return read_all(client)
 
 
 def test_legs_wait_are_used_and_are_made_anew(host: Namespace, tmp_path: Path):
@@ -58,13 +42,13 @@ def test_legs_wait_are_used_and_are_made_anew(host: Namespace, tmp_path: Path):
             descriptors = [near.open_descriptors(), exit_.open_descriptors()]
             for number in range(40):
                 words = f"request {number}".encode()
-                assert ask(host, port, words) == words[::-1]
+                assert ask(host, ("127.0.0.1", port), words) == words[::-1]
             counters = near.counters
             assert counters["legs_used"] == 40
             assert counters["pool_empty"] == 0  # refilled ahead of demand
             assert counters["legs_failed"] == 0
             # Sized by load, then back; nothing is left open.
-            until(lambda: near.idle_legs() <= 6, 15)
+            until(lambda: near.idle_legs() <= 6, seconds=15)
             until(lambda: near.counters["connections"] == exit_.counters["connections"] == 0)
             until(lambda: near.open_descriptors() <= descriptors[0] + 8)
             until(lambda: exit_.open_descriptors() <= descriptors[1] + 8)
@@ -83,7 +67,7 @@ def test_without_a_pool_each_connection_makes_its_leg(host: Namespace, tmp_path:
         with gateway(host, entry, tmp_path / "near") as near:
             until(lambda: near.status[0]["pools"]["exit"]["connected"])
             for _ in range(3):
-                assert ask(host, port, b"abc") == b"cba"
+                assert ask(host, ("127.0.0.1", port), b"abc") == b"cba"
             assert near.idle_legs() == 0
             assert near.counters["pool_empty"] == 3
 
@@ -105,7 +89,7 @@ def test_a_wrong_key_makes_no_leg_and_is_told_at_both_ends(host: Namespace, tmp_
             assert "does not know the key" in near.failures[0]["failed"]
             assert "nobody is known by the key" in exit_.failures[0]["failed"]
             with pytest.raises(ConnectionResetError):
-                ask(host, port, b"anybody?")
+                ask(host, ("127.0.0.1", port), b"anybody?")
             assert near.record()["end"] == "leg lost"
         assert exit_.counters["legs_ready"] == 0
 

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from ackward.gateway.pipes import Pipes
 from ackward.gateway.relay import Relay
 from ackward.gateway.settings import Buffers, End, FixedListener, Settings, Steps
 from ackward.gateway.sockets import Socket, set_urgent_options
-from ackward.kernel.namespaces import Namespace, call_inside, command_inside, temporary
+from ackward.kernel.namespaces import Namespace, call_inside, command_inside
 
 STEPS = Steps(early=False, window=False)
 #: The promise of issue 8: what the gateway may hold for one connection.
@@ -149,12 +148,6 @@ def test_a_reset_with_bytes_on_their_way_loses_the_pipe_not_the_next_customer():
     assert joined.ends == [End.CLIENT_RESET]
     assert joined.pipes.refused == 1
     assert joined.pipes.open == 0
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[Namespace]:
-    with temporary("gwrelay") as made:
-        yield made
 
 
 @pytest.mark.parametrize("legs", [False, True], ids=["single", "legs"])

@@ -6,11 +6,13 @@ import os
 import tomllib
 from ipaddress import ip_address
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel
 
 from ackward.errors import Refused, UsageError
-from ackward.gateway.config import check, load, load_keys
+from ackward.gateway.config import Endpoint, Gateway, Listen, Peer, check, load, load_keys, with_new_keys
 from ackward.gateway.keys import make_key, read_key
 
 DOCS = Path(__file__).parents[2] / "docs/gateway.md"
@@ -78,10 +80,13 @@ WRONG = [
     (ENTRY + 'allow = ["10.0.0.1/8:80"]', "peer.blr.allow: '10.0.0.1/8:80': 10.0.0.1/8 has host bits set"),
     (ENTRY + 'allow = "10.0.0.0/8:80"', "peer.blr.allow: a list such as"),
     (ENTRY + 'congestion = "; reboot"', "peer.blr.congestion"),
+    (ENTRY + "mss = 40", "peer.blr.mss"),
+    (ENTRY + "mss = 1200\nmptcp = true", "peer.blr: mss is for one path"),
     (ENTRY + "key = 'abcdef'", "peer.blr.key: there is no such field"),
     (ENTRY + "[limits]\nconnect = 0", "limits.connect"),
     (ENTRY + "[limits]\nconnect = nan", "limits.connect"),
     (ENTRY + "[limits]\nconnections = 1e99", "limits.connections"),
+    (ENTRY + "[limits]\nunacknowledged = 0", "limits.unacknowledged"),
     ("[exit]\naddress = '0.0.0.0:4433'", "exit: without a [peer.NAME]"),
     ("workers = 0\n" + ENTRY, "workers"),
     ("name = '../../x'\n" + ENTRY, "name"),
@@ -122,6 +127,67 @@ def test_a_missing_file_or_a_directory(tmp_path):
     for path in (tmp_path / "none.toml", tmp_path):
         with pytest.raises(UsageError, match="cannot be read"):
             load(path)
+
+
+def leaves(model, *path):
+    """The path of every field that holds a value of its own."""
+    for name, field in model.model_fields.items():
+        place = (*path, field.alias or name)
+        inner = [one for one in (field.annotation, *get_args(field.annotation)) if is_part(one)]
+        if is_part(field.annotation) or (inner and type(None) in get_args(field.annotation)):
+            yield from leaves(inner[0], *place)
+        elif not inner:
+            yield place
+
+
+def is_part(kind):
+    return isinstance(kind, type) and issubclass(kind, BaseModel) and kind is not Endpoint
+
+
+PARTS = [
+    *leaves(Gateway),
+    *(path for path in leaves(Listen, "listen", 0)),
+    *(path for path in leaves(Peer, "peer", "blr")),
+]
+
+
+@pytest.mark.parametrize("path", PARTS, ids=lambda path: ".".join(map(str, path)))
+def test_every_field_is_named_when_its_value_is_of_no_use(path):
+    given = {"listen": [{}], "peer": {"blr": {"keys": ["k"]}}, "exit": {"address": "0.0.0.0:1"}}
+    place = given
+    for step in path[:-1]:
+        place = place.setdefault(step, {}) if isinstance(place, dict) else place[step]
+    place[path[-1]] = [[{}]]
+    with pytest.raises(UsageError) as caught:
+        check(given, Path("gateway.toml"))
+    assert ".".join(map(str, path)) in str(caught.value)
+
+
+def test_the_fields_are_all_of_them():
+    assert len(PARTS) == 44
+    for path in (("limits", "drain"), ("listen", 0, "via"), ("peer", "blr", "pool", "most"), ("exit", "mss")):
+        assert path in PARTS
+
+
+# What SIGHUP reads
+
+
+def test_new_keys_are_taken_and_what_else_changed_is_named():
+    old = checked(ENTRY)
+    new = checked("workers = 2\n" + ENTRY.replace('"blr.key"', '"new.key", "blr.key"'))
+    changed, others = with_new_keys(old, new)
+    assert [path.name for path in changed.peers["blr"].keys] == ["new.key", "blr.key"]
+    assert others == ["workers"]
+    assert changed.workers == 1
+    same, none = with_new_keys(old, checked(ENTRY))
+    assert (same, none) == (old, [])
+
+
+@pytest.mark.parametrize(
+    "text", [ENTRY.replace("blr", "fra"), ENTRY + "mptcp = true", ENTRY + '[peer.x]\nkeys = ["x"]']
+)
+def test_another_peer_needs_a_restart(text):
+    assert "peer" in with_new_keys(checked(ENTRY), checked(text))[1]
 
 
 # Keys

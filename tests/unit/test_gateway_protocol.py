@@ -11,19 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ackward.gateway import protocol_messages as wire
-from ackward.gateway.protocol import (
-    REPLAY_WINDOW,
-    Answered,
-    Door,
-    Initiator,
-    Known,
-    LegFailed,
-    Opened,
-    Ready,
-    Responder,
-    Retired,
-)
+from ackward.gateway.initiator import Initiator
+from ackward.gateway.protocol import Answered, LegFailed, Opened, Ready, Retired
 from ackward.gateway.protocol_messages import Open, Option, Reason, Result
+from ackward.gateway.responder import REPLAY_WINDOW, Door, Known, Responder
 
 KEY, OTHER = bytes(range(32)), bytes(range(32, 64))
 WANTED = Open((ip_address("192.0.2.7"), 443), (ip_address("2001:db8::5"), 50000))

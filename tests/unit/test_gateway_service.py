@@ -7,21 +7,26 @@ import os
 import select
 import socket
 import threading
+import tomllib
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
 from ackward.errors import UnknownName, UsageError
 from ackward.gateway import control
 from ackward.gateway.allow import AllowList, read_rule
-from ackward.gateway.config import Endpoint
-from ackward.gateway.journal import MOST_COMPLAINTS, Journal, Once, WorkerHooks, connection_line
+from ackward.gateway.config import Endpoint, check
+from ackward.gateway.journal import MOST_COMPLAINTS, Journal, Once, WorkerHooks, connection_line, stuck_line
 from ackward.gateway.names import Names
+from ackward.gateway.notices import notices
 from ackward.gateway.protocol import LegFailed
 from ackward.gateway.protocol_messages import Open, Reason
 from ackward.gateway.service import Log
-from ackward.gateway.settings import ConnectionRecord, End, LegFailure
+from ackward.gateway.settings import ConnectionRecord, End, LegFailure, StuckRecord
+from ackward.gateway.unacknowledged import Unacknowledged
 
 # Names
 
@@ -94,6 +99,18 @@ def test_the_start_does_not_wait_for_a_resolver_that_hangs():
     assert names.resolved[APP] is None
     names.stop()
     release.set()
+
+
+def test_names_are_looked_up_at_once_when_that_is_asked():
+    resolver = Resolver("192.0.2.1")
+    names = Names([APP], lambda _: None, lambda *_: None, resolve=resolver, every=3600)
+    names.start()
+    assert resolver.asked.acquire(timeout=5)
+    names.again()
+    assert resolver.asked.acquire(timeout=5)
+    names.stop()
+    names._thread.join(5)
+    assert not names._thread.is_alive()
 
 
 # The log
@@ -179,6 +196,62 @@ def test_a_worker_never_waits_for_the_log(journal):
     assert first == "log lines lost=1"
     assert second.startswith("connection ")
     assert kept > 10
+
+
+STUCK = StuckRecord("web", ("192.0.2.9", 1), ("203.0.113.7", 4433), "blr", False, Unacknowledged(1448, 1500, 4, 56, False, True))  # fmt: skip
+
+
+def test_a_stuck_connection_is_told_once_a_path_with_what_it_can_mean(journal):
+    hooks = WorkerHooks(journal, {})
+    for number in range(20):
+        hooks.stuck(replace(STUCK, client=("192.0.2.9", number)))
+    hooks.stuck(replace(STUCK, went_on=True))
+    suspicion, cure = journal.read()
+    assert suspicion == (
+        "stuck peer=blr at=203.0.113.7:4433 client=192.0.2.9:0: segments of 1448 bytes (path MTU taken to be 1500) were "
+        "not acknowledged 4 times in a row, and nothing behind them was: an MTU black hole, or the path is gone; "
+        "set peer.blr.mss, or net.ipv4.tcp_mtu_probing=1"
+    )
+    assert "the path has an MTU black hole (or was gone for a while)" in cure
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"what": replace(STUCK.what, others_arrive=True)}, "while others behind them were"),
+        ({"fragments": True}, "routers may fragment them from now on"),
+        ({"accepted": True}, "set exit.mss"),
+        ({"peer": ""}, "net.ipv4.tcp_mtu_probing=1 here"),
+    ],
+)
+def test_what_is_known_of_a_stuck_connection_decides_the_words(change, said):
+    assert said in stuck_line(replace(STUCK, **change))
+
+
+# What a configuration costs
+
+
+LISTEN = "[[listen]]\naddress = '0.0.0.0:1'\ntarget = '192.0.2.1:1'\n"
+EXIT = "[exit]\naddress = '0.0.0.0:2'\nnetworks = ['192.0.2.0/24']\n[peer.a]\nkeys = ['a.key']\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (LISTEN + EXIT, []),
+        ("workers = 2\n" + LISTEN, []),
+        ("workers = 2\n" + EXIT, ["legs cannot be joined"]),
+        (
+            "workers = 2\n" + LISTEN + "answer = 'faithful'",
+            ["listen.0: faithful listeners are served by the first"],
+        ),
+        (LISTEN + "[limits]\nconnections = 60000", ["a worker 100000 descriptors"]),
+    ],
+)
+def test_what_degrades_is_said(text, said):
+    told = list(notices(check(tomllib.loads(text), Path("gateway.toml")), 100_000))
+    assert len(told) == len(said)
+    assert all(words in line for words, line in zip(said, told, strict=True))
 
 
 # The control socket

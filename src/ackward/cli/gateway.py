@@ -19,6 +19,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode="rich",
+    epilog="Example: ackward gateway run --config /etc/ackward/gateway.toml",
     help="Split TCP over gateways near both ends. docs/gateway.md explains it; `ackward predict split` says whether it "
     "would pay.",
 )
@@ -52,7 +53,7 @@ def run(
 ) -> None:
     """Be a gateway until SIGTERM, which lets open connections finish. One log line a connection on stdout.
 
-    SIGHUP reads the key files anew. Needs root for early, faithful and transparent.
+    SIGHUP reads the keys anew, and looks names up. Needs root for early, faithful and transparent.
     """
     from ackward.gateway.config import load, load_keys
 
@@ -70,6 +71,7 @@ def run(
 
     serve(
         gateway,
+        reread=None if config is None else lambda: load(config),
         ready=lambda: talk.print(f"gateway {gateway.name} is running; Ctrl-C drains it", markup=False),
     )
 
@@ -125,13 +127,19 @@ def status(name: Name = None, as_json: AsJson = False) -> None:
         print_json(seen.to_json())
         return
     for line in _lines(seen):
-        data.print(line, markup=False)
+        data.print(line, markup=False, soft_wrap=True)
 
 
 def _lines(seen: GatewayStatus) -> list[str]:
     from ackward.report.units import duration
 
     steps = ", ".join(step for step, on in seen.steps.items() if on) or "none"
+    unjoined = {
+        name
+        for worker in seen.workers
+        for name, pool in worker["pools"].items()
+        if pool["connected"] and not pool.get("joins", True)
+    }
     lines = [
         f"{seen.name}: {seen.state} for {duration(round(seen.seconds * 1e9))}, pid {seen.pid}; steps: {steps}"
     ]
@@ -144,7 +152,17 @@ def _lines(seen: GatewayStatus) -> list[str]:
         lines.append(f"  exit      {seen.exit}")
     for peer in seen.peers:
         allowed = ", ".join(peer.allow) or "nothing"
-        lines.append(f"  peer      {peer.name} {peer.address or '(connects to us)'}, may reach {allowed}")
+        joins = ", legs cannot be joined there (several workers)" if peer.name in unjoined else ""
+        lines.append(
+            f"  peer      {peer.name} {peer.address or '(connects to us)'}, may reach {allowed}{joins}"
+        )
+    lines += [f"  notice    {notice}" for notice in seen.notices]
+    lines += [
+        f"  stuck     {one['at'][0]} port {one['at'][1]}: segments of {one['segment']} bytes not acknowledged "
+        f"{one['timeouts']} times in a row, for {one['seconds']:.0f} s"
+        for worker in seen.workers
+        for one in worker.get("stuck", ())
+    ]
     lines += [f"  {count:>12,}  {name.replace('_', ' ')}" for name, count in seen.counters.items() if count]
     return lines
 

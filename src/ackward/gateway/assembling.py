@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from ackward.gateway.config import Endpoint, Gateway, Listen, Peer
 from ackward.gateway.keys import Key
-from ackward.gateway.protocol import Known
+from ackward.gateway.responder import Known
 from ackward.gateway.settings import (
     Address,
     Buffers,
@@ -96,6 +96,7 @@ def _peer(name: str, peer: Peer, keys: tuple[Key, ...], resolved: Resolved) -> P
         pool=PoolSize(peer.pool.least, peer.pool.most),
         congestion=peer.congestion,
         mptcp=peer.mptcp,
+        mss=peer.mss,
     )
 
 
@@ -110,6 +111,7 @@ def _exits(gateway: Gateway, keys: Keys) -> tuple[ExitSettings, ...]:
             networks=place.networks,
             congestion=place.congestion,
             mptcp=place.mptcp,
+            mss=place.mss,
             returns=tuple(place.returns.items()),
         ),
     )
@@ -120,6 +122,7 @@ def _limits(gateway: Gateway) -> Limits:
     return Limits(
         connect=limits.connect,
         idle=limits.idle,
+        unacknowledged=limits.unacknowledged,
         keepalive=(limits.keepalive, *usual.keepalive[1:]),
         connections=limits.connections,
         early_pending=limits.early_pending,

@@ -101,6 +101,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 Interface = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.@-]{1,15}$")]  # IFNAMSIZ
 Congestion = Annotated[str, Field(pattern=r"^[a-z0-9_]{0,15}$")]  # TCP_CA_NAME_MAX; empty: the host's own
 Network = Annotated[str, AfterValidator(_network)]
+SegmentSize = Annotated[int, Field(ge=88, le=32767)]  # TCP_MIN_MSS and MAX_TCP_WINDOW, include/net/tcp.h
 Seconds = Annotated[float, Field(gt=0, le=7 * 86400, allow_inf_nan=False)]
 
 
@@ -130,7 +131,21 @@ class Pool(_Part):
         return self
 
 
-class Peer(_Part):
+class _Legs(_Part):
+    """How legs are made, at either end; ``mss``: bytes that a segment carries at most, in both directions."""
+
+    congestion: Congestion = ""
+    mptcp: StrictBool = False
+    mss: SegmentSize | None = None
+
+    @model_validator(mode="after")
+    def _one_path(self) -> _Legs:
+        if self.mss and self.mptcp:
+            raise ValueError("mss is for one path, and mptcp has several: give a route to each its advmss")
+        return self
+
+
+class Peer(_Legs):
     """Another gateway. ``address`` is where to connect to it, ``allow`` where it may connect to through this one.
 
     ``keys`` are files: the first is used for connecting, every one is accepted.
@@ -140,8 +155,6 @@ class Peer(_Part):
     address: Remote | None = None
     allow: Annotated[AllowList, BeforeValidator(_allow)] = AllowList()
     pool: Pool = Pool()
-    congestion: Congestion = ""
-    mptcp: StrictBool = False
 
 
 class Listen(_Part):
@@ -176,7 +189,7 @@ class Listen(_Part):
         return self
 
 
-class Exit(_Part):
+class Exit(_Legs):
     """Where other gateways connect: their legs end here.
 
     ``networks`` are where they connect from: the routes there get the initial window. ``returns`` lets a peer ask for
@@ -185,8 +198,6 @@ class Exit(_Part):
 
     address: Local
     networks: tuple[Network, ...] = ()
-    congestion: Congestion = ""
-    mptcp: StrictBool = False
     returns: Mapping[Network, Interface] = Field(default_factory=dict)
 
 
@@ -203,6 +214,7 @@ class Limits(_Part):
 
     connect: Seconds = 5.0
     idle: Seconds = 3600.0
+    unacknowledged: Seconds = 120.0
     keepalive: int = Field(60, ge=1, le=32767)  # MAX_TCP_KEEPIDLE, include/net/tcp.h
     connections: int = Field(50_000, ge=1, le=1_000_000)
     early_pending: int = Field(1_024, ge=1, le=1_000_000)
@@ -312,3 +324,18 @@ def load_keys(gateway: Gateway) -> dict[str, tuple[Key, ...]]:
                     next_step="a key for each peer: `ackward gateway key FILE`",
                 )
     return keys
+
+
+def with_new_keys(old: Gateway, new: Gateway) -> tuple[Gateway, list[str]]:
+    """``old`` with the key files of ``new``, and the fields of ``new`` that are something else, too."""
+    peers = {
+        name: peer.model_copy(update={"keys": new.peers[name].keys}) if name in new.peers else peer
+        for name, peer in old.peers.items()
+    }
+    changed = old.model_copy(update={"peers": peers})
+    others = [
+        field.alias or name
+        for name, field in Gateway.model_fields.items()
+        if getattr(changed, name) != getattr(new, name)
+    ]
+    return changed, others

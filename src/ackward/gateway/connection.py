@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Protocol
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Final, Protocol
 
 from ackward.gateway.counters import Count
 from ackward.gateway.relay import Relay
 from ackward.gateway.resources import Resources
-from ackward.gateway.settings import Address, ConnectionRecord, End
-from ackward.gateway.sockets import Socket, set_keepalive
+from ackward.gateway.settings import Address, ConnectionRecord, End, StuckRecord
+from ackward.gateway.sockets import Socket, let_fragment, set_keepalive
+from ackward.gateway.unacknowledged import SEVERAL, Patience, Step, Unacknowledged, is_idle, look
 from ackward.gateway.upstream import Attempt
+
+#: Seconds between two looks at a connection, at most, and connections that are looked at in one go.
+_EVERY: Final = 5.0
+_AT_ONCE: Final = 1000
 
 
 class Origin(Protocol):
-    """Where connections come from: what their records say of it, and who is told what became of the attempt."""
+    """Where connections come from: what their records say of it, and who is told what became of the attempt.
+
+    ``peer``: the gateway of their leg (empty: they have none), ``accepts_legs``: which connected it to us.
+    """
 
     name: str
     peer: str
+    accepts_legs: bool
 
     def joined(self) -> None:
         """The far side is connected; payload may follow. Raises OSError when the near side is gone."""
@@ -54,12 +66,13 @@ def tell_unjoined(
 
 
 class Connections:
-    """All open connections of a worker; ends those that rest too long."""
+    """All open connections of a worker; ends those that rest too long, or whose ends acknowledge nothing."""
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
         self._open: set[Connection] = set()
-        self._every = min(30.0, max(0.05, resources.settings.limits.idle / 8))
+        limits = resources.settings.limits
+        self._every = min(_EVERY, max(0.05, min(limits.idle, limits.unacknowledged) / 8))
         resources.loop.after(self._every, self._look)
 
     def __len__(self) -> int:
@@ -84,16 +97,27 @@ class Connections:
         self._resources.counters.set(Count.CONNECTIONS, len(self._open))
 
     def _look(self) -> None:
-        loop, pipes = self._resources.loop, self._resources.pipes
+        pipes = self._resources.pipes
+        self._resources.counters.set(Count.PIPES, pipes.open)
+        self._resources.counters.set(Count.PIPES_NOT_EMPTY, pipes.refused)
+        self._look_at(list(self._open))
+
+    def _look_at(self, left: list[Connection]) -> None:
+        """Look at some of them; the others after whatever waits for the loop meanwhile."""
+        loop = self._resources.loop
         since = loop.now - self._resources.settings.limits.idle
-        for connection in list(self._open):
+        for connection in left[-_AT_ONCE:]:
+            if connection not in self._open:
+                continue
             if connection.rests_since < since:
                 connection.abort(End.IDLE)
             else:
                 connection.stays()
-        self._resources.counters.set(Count.PIPES, pipes.open)
-        self._resources.counters.set(Count.PIPES_NOT_EMPTY, pipes.refused)
-        loop.after(self._every, self._look)
+        del left[-_AT_ONCE:]
+        if left:
+            loop.after(0, partial(self._look_at, left))
+        else:
+            loop.after(self._every, self._look)
 
     def abort_all(self) -> None:
         """End all of them now."""
@@ -112,10 +136,14 @@ class Connection:
         "_early",
         "_near",
         "_near_events",
+        "_near_socket",
+        "_nothing_since",
         "_origin",
+        "_patience",
         "_relay",
         "_resources",
         "_stays",
+        "_suspects",
         "client",
         "destination",
     )
@@ -144,6 +172,11 @@ class Connection:
         self._connected: float | None = None
         self._relay: Relay | None = None
         self._stays = False
+        self._near_socket = near
+        # Most connections never need these: none is made for them.
+        self._patience: dict[Socket, Patience] | None = None
+        self._suspects: dict[Socket, StuckRecord] | None = None
+        self._nothing_since = 0.0
         connections.add(self)
         if attempt.usable or attempt.end is not None:
             self._changed()
@@ -156,10 +189,73 @@ class Connection:
         return self._relay.active if self._relay else float("inf")
 
     def stays(self) -> None:
-        """It lasts: from now on a far side that has vanished must be noticed."""
-        if self._relay is not None and not self._stays:
+        """It lasts: a far side that has vanished must be noticed, and ends that acknowledge nothing."""
+        relay, now = self._relay, self._resources.loop.now
+        if relay is None:
+            return
+        if not self._stays:
             self._stays = True
-            set_keepalive(self._relay.far, self._resources.settings.limits)
+            set_keepalive(relay.far, self._resources.settings.limits)
+        if relay.active < self._nothing_since:
+            return  # both sockets were empty at an earlier look, and nothing came since
+        sockets = (self._near_socket, relay.far)
+        idle = tuple(map(is_idle, sockets))
+        if all(idle) and self._patience is None:
+            self._nothing_since = now
+            return
+        steps = [
+            self._wait_for(sock, None if nothing else look(sock), now)
+            for sock, nothing in zip(sockets, idle, strict=True)
+        ]
+        if Step.GIVE_UP in steps:
+            self.abort(End.UNACKNOWLEDGED)
+
+    def _wait_for(self, sock: Socket, what: Unacknowledged | None, now: float) -> Step:
+        if what is None and (self._patience is None or sock not in self._patience):
+            return Step.WAIT
+        self._patience = self._patience or {}
+        patience = self._patience.setdefault(sock, Patience(now))
+        step = patience.see(what, now, self._resources.settings.limits.unacknowledged)
+        if step is Step.SUSPECT:
+            self._suspect(sock, patience)
+        elif step is Step.WENT_ON:
+            self._went_on(sock)
+        return step
+
+    def _suspect(self, sock: Socket, patience: Patience) -> None:
+        assert patience.what is not None
+        accepted = sock is self._near_socket
+        try:
+            address = sock.getpeername()[:2]
+        except OSError:
+            return  # it has ended meanwhile
+        if fragments := let_fragment(sock):
+            patience.fragments()
+        record = StuckRecord(
+            listener=self._origin.name,
+            client=self.client,
+            address=address,
+            peer=self._origin.peer if accepted is self._origin.accepts_legs else "",
+            accepted=accepted,
+            what=patience.what,
+            fragments=fragments,
+        )
+        self._suspects = (self._suspects or {}) | {sock: record}
+        self._resources.counters.add(Count.STUCK)
+        self._resources.hooks.stuck(record)
+
+    def _went_on(self, sock: Socket) -> None:
+        assert self._suspects is not None
+        self._resources.counters.add(Count.WENT_ON_IN_FRAGMENTS)
+        self._resources.hooks.stuck(replace(self._suspects[sock], went_on=True))
+
+    @property
+    def stuck(self) -> Iterator[tuple[Address, float, Unacknowledged]]:
+        """Where what is sent again and again is not acknowledged: to whom, for how many seconds, and what."""
+        for sock, patience in (self._patience or {}).items():
+            if patience.what is not None and patience.what.timeouts >= SEVERAL:
+                with suppress(OSError):
+                    yield sock.getpeername()[:2], self._resources.loop.now - patience.since, patience.what
 
     @property
     def listener(self) -> str:
@@ -228,8 +324,19 @@ class Connection:
             self._near = None
         self._ended(end)
 
+    def _leave_to_the_kernel(self) -> None:
+        """All was handed over; nobody can look at what the kernel sends on after its sockets are closed."""
+        assert self._relay is not None
+        for sock in self._suspects or ():
+            if is_idle(sock):
+                self._wait_for(sock, None, self._resources.loop.now)
+        if self._origin.peer:
+            let_fragment(self._near_socket if self._origin.accepts_legs else self._relay.far)
+
     def _ended(self, end: End) -> None:
         self._connections.remove(self)
+        if end is End.DONE:
+            self._leave_to_the_kernel()
         to_server, to_client = self.moved
         counters = self._resources.counters
         counters.add(Count.TO_SERVER, to_server)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ackward.errors import PrivilegeMissing, Unavailable, UnknownName, UsageError
+from ackward.kernel import directories
 
 DIRECTORY = Path("/run/ackward/gateway")
 _LONGEST = 4096
@@ -57,7 +58,12 @@ class Control:
 
     def __init__(self, name: str, answer: Answer) -> None:
         self._path, self._answer = path_of(name), answer
-        DIRECTORY.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.socket = directories.inside(DIRECTORY, lambda: self._listen(name))
+        self._identity = self._path.stat().st_ino
+        self.socket.listen(128)
+        self.socket.settimeout(0)
+
+    def _listen(self, name: str) -> socket.socket:
         found = DIRECTORY.stat()
         if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
             raise Unavailable(
@@ -67,15 +73,16 @@ class Control:
             )
         self._take_over(name)
         running()  # whatever killed gateways left here goes with the next start of any
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         mask = os.umask(0o177)
         try:
-            self.socket.bind(str(self._path))
+            made.bind(str(self._path))
+        except BaseException:
+            made.close()
+            raise
         finally:
             os.umask(mask)
-        self._identity = self._path.stat().st_ino
-        self.socket.listen(128)
-        self.socket.settimeout(0)
+        return made
 
     def _take_over(self, name: str) -> None:
         """Remove the socket of a gateway that was killed; refuse to run beside one that lives."""
@@ -125,6 +132,7 @@ class Control:
         with suppress(FileNotFoundError):
             if self._path.stat().st_ino == self._identity:
                 self._path.unlink()
+        directories.leave(DIRECTORY, DIRECTORY.parent)
 
 
 def ask(name: str | None, what: str) -> dict[str, Any]:

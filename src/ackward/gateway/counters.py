@@ -36,6 +36,9 @@ class Count(IntEnum):
     PIPES = auto()  # open now
     PIPES_NOT_EMPTY = auto()  # came back with bytes, and were closed
     BUSY = auto()  # clients reset for want of room or descriptors
+    STUCK = auto()  # connections of which an end did not acknowledge long segments, sent again and again
+    WENT_ON_IN_FRAGMENTS = auto()  # ... which went on when routers were allowed to fragment
+    WORKERS_LOST = auto()  # counted by the supervisor, which replaces them
     FIRST_END = auto()  # from here on: ends of connections, in the order of End
 
 

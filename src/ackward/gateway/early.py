@@ -32,7 +32,9 @@ from ackward.kernel.record_ring import RecordRing
 
 _PROGRAM = Path(__file__).with_name("early.bpf.o")
 _SOCK_OPS = 3  # BPF_CGROUP_SOCK_OPS
-_PURPOSE = "SYNs cannot begin connections (the step `early`)"
+_PURPOSE = (
+    "SYNs cannot begin connections (the step `early`: `steps.early = false` or --no-early goes without)"
+)
 #: struct syn: two ends of 16 bytes and a port, the family, the target.
 _SYN: Final = struct.Struct("=16sI16sIII")
 

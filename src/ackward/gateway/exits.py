@@ -6,17 +6,20 @@ and in time; a refusal is answered, so that the entry can tell its client why.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from ackward.gateway.connection import Connection, Connections, tell_unjoined
 from ackward.gateway.counters import Count
 from ackward.gateway.listeners import Accepting
 from ackward.gateway.loop import READ
-from ackward.gateway.protocol import Door, LegFailed, Opened, Ready, Responder
+from ackward.gateway.protocol import LegFailed, Opened, Ready
 from ackward.gateway.protocol_messages import Open, Option, Reason, Result
 from ackward.gateway.relay import QUIET
 from ackward.gateway.resources import Deadlines, Resources
+from ackward.gateway.responder import Door, Known, Responder
 from ackward.gateway.settings import Address, End, ExitSettings, LegFailure
 from ackward.gateway.sockets import Socket, end_in_order, words
 from ackward.gateway.upstream import RESULTS, DirectAttempt
@@ -54,6 +57,17 @@ class ExitDoor(Accepting):
         for leg in list(self.legs):
             leg.retire()
 
+    def use_keys(self, keys: Mapping[bytes, Known]) -> None:
+        """Accept these from now on. Idle legs of a key that is gone are retired, and closed a little later."""
+        self.door.keys = keys
+        for leg in [leg for leg in self.legs if leg.key_id not in keys]:
+            leg.retire()
+            self.deadlines.add(partial(self._close_idle, leg))
+
+    def _close_idle(self, leg: ExitLeg) -> None:
+        if leg in self.legs and leg.key_id not in self.door.keys:
+            leg.close()
+
     def abandon(self) -> None:
         """End the legs that carry nothing."""
         for leg in list(self.legs):
@@ -63,14 +77,19 @@ class ExitDoor(Accepting):
 class ExitLeg:
     """One leg until its connection is made. It is the origin of that connection's record."""
 
-    __slots__ = ("_attempt", "_door", "_entry", "_near", "_responder", "name", "peer")
+    __slots__ = ("_attempt", "_door", "_entry", "_near", "_responder", "accepts_legs", "name", "peer")
 
     def __init__(self, door: ExitDoor, near: Socket, entry: Address) -> None:
         self._door, self._near, self._entry = door, near, entry
         self._responder = Responder(door.door)
-        self.name, self.peer = door.name, ""
+        self.name, self.peer, self.accepts_legs = door.name, "", True
         door.resources.loop.add(near.fileno(), READ, self.talk)
         door.deadlines.add(self._overdue)
+
+    @property
+    def key_id(self) -> bytes:
+        """The key that the peer has named."""
+        return self._responder.key_id
 
     def _overdue(self) -> None:
         if self in self._door.unproved:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from ackward.gateway.allow import AllowList
 from ackward.gateway.protocol import LegFailed
 from ackward.gateway.protocol_messages import Open
-from ackward.gateway.settings import Address, ConnectionRecord, LegFailure
+from ackward.gateway.settings import Address, ConnectionRecord, LegFailure, StuckRecord
 from ackward.report.names import visible
 
 #: How long a repeated complaint is only counted, seconds, and how many different ones are told apart meanwhile.
@@ -48,6 +48,29 @@ def failure_line(failure: LegFailure) -> str:
     who = failure.peer or "a stranger"
     words = str(error) if isinstance(error, LegFailed) else error.strerror or str(error)
     return visible(f"leg with={who} at={address(failure.address)} failed={reason}: {words}")
+
+
+def stuck_line(record: StuckRecord) -> str:
+    """A connection of which an end acknowledges no long segments, and what that can mean."""
+    what, where = record.what, address(record.address)
+    head = f"stuck peer={record.peer or '-'} at={where} client={address(record.client)}: "
+    if not record.peer:
+        remedy = "net.ipv4.tcp_mtu_probing=1 here finds the size"
+    elif record.accepted:
+        remedy = "set exit.mss, or net.ipv4.tcp_mtu_probing=1"
+    else:
+        remedy = f"set peer.{record.peer}.mss, or net.ipv4.tcp_mtu_probing=1"
+    if record.went_on:
+        return visible(
+            f"{head}it went on when routers were allowed to fragment its segments of {what.segment} bytes: the path "
+            f"has an MTU black hole (or was gone for a while); {remedy}"
+        )
+    others = "while others behind them were" if what.others_arrive else "and nothing behind them was"
+    fragments = "; routers may fragment them from now on" if record.fragments else ""
+    return visible(
+        f"{head}segments of {what.segment} bytes (path MTU taken to be {what.path_mtu}) were not acknowledged "
+        f"{what.timeouts} times in a row, {others}: an MTU black hole, or the path is gone{fragments}; {remedy}"
+    )
 
 
 class Once:
@@ -131,6 +154,11 @@ class WorkerHooks:
         kind = error.reason.name if isinstance(error, LegFailed) else type(error).__name__
         # Not by what strangers can choose: their port, and the key that they name.
         self._complain((failure.peer, failure.address[0], kind), failure_line(failure))
+
+    def stuck(self, record: StuckRecord) -> None:
+        """One line for the first on this path."""
+        kind = "went-on" if record.went_on else "stuck"
+        self._complain((record.peer, record.address[0], kind), stuck_line(record))
 
     def permits(self, peer: str, wanted: Open) -> bool:
         """Whether the peer's allow-list has the destination; a refusal is told once."""

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from functools import partial
 
 from ackward.gateway.counters import Count
+from ackward.gateway.initiator import Initiator, Session
 from ackward.gateway.loop import READ, WRITE
-from ackward.gateway.protocol import Answered, Initiator, LegFailed, Ready, Retired, Session
+from ackward.gateway.protocol import Answered, LegFailed, Ready, Retired
 from ackward.gateway.protocol_messages import Open, Result
 from ackward.gateway.relay import QUIET, Gate, Refusal
 from ackward.gateway.resources import Resources

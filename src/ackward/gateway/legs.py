@@ -16,8 +16,9 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 from ackward.gateway.counters import Count
+from ackward.gateway.initiator import Session
 from ackward.gateway.leg import Leg, LegAttempt, nobody
-from ackward.gateway.protocol import LegFailed, Session
+from ackward.gateway.protocol import LegFailed
 from ackward.gateway.protocol_messages import Open, Option, Reason
 from ackward.gateway.resources import Resources
 from ackward.gateway.settings import Address, LegFailure, PeerSettings
@@ -104,6 +105,11 @@ class Pool:
             self._making.discard(self._founder)
             self._founder.let_go()
             self._founder = None
+
+    @property
+    def joins(self) -> bool:
+        """Whether the peer lets further legs join, without a round trip: not one with several workers."""
+        return self._session is not None
 
     @property
     def size(self) -> int:

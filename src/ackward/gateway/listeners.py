@@ -86,6 +86,7 @@ class Entrance(Accepting):
         self.name, self.peer = listener.name, listener.peer
         self.is_transparent = isinstance(listener, TransparentListener)
         self.destination = None if isinstance(listener, TransparentListener) else listener.destination
+        self.accepts_legs = False
         self._keep_client = isinstance(listener, TransparentListener) and listener.keep_client
         self._connections, self._upstream = connections, upstream
         #: What SYNs began already.

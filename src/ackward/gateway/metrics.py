@@ -39,6 +39,9 @@ _HELP = {
     Count.PIPES: "pipes that are open",
     Count.PIPES_NOT_EMPTY: "pipes that came back with bytes in them and were closed",
     Count.BUSY: "clients that were reset for want of room",
+    Count.WORKERS_LOST: "worker processes that ended without being told to",
+    Count.STUCK: "connections whose long segments were sent again and again and not acknowledged",
+    Count.WENT_ON_IN_FRAGMENTS: "... which went on when routers were allowed to fragment: MTU black holes, most likely",
 }
 
 

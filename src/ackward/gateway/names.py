@@ -42,7 +42,8 @@ class Names:
         self.resolved: dict[Endpoint, Address | None] = dict.fromkeys(endpoints)
         self._failing: set[Endpoint] = set()
         self._first = threading.Event()
-        self._stop = threading.Event()
+        self._stop = False
+        self._due = threading.Event()
         # getaddrinfo() may hang for minutes: nobody waits for the end of this thread.
         self._thread = threading.Thread(target=self._run, name="names", daemon=True)
 
@@ -56,9 +57,14 @@ class Names:
         self._thread.start()
         self._first.wait(patience)
 
+    def again(self) -> None:
+        """Look all of them up now."""
+        self._due.set()
+
     def stop(self) -> None:
         """No more look-ups."""
-        self._stop.set()
+        self._stop = True
+        self._due.set()
 
     def _run(self) -> None:
         while True:
@@ -66,7 +72,9 @@ class Names:
                 if not endpoint.is_address:
                     self._look(endpoint)
             self._first.set()
-            if self._stop.wait(self._every):
+            self._due.wait(self._every)
+            self._due.clear()
+            if self._stop:
                 return
 
     def _look(self, endpoint: Endpoint) -> None:

@@ -5,7 +5,8 @@ Laws:
 - Nothing is left behind by a start that fails.
 - A worker ends when its supervisor does, however that ended (PR_SET_PDEATHSIG); what the supervisor changed in the
   kernel and what does not end with a process has a receipt.
-- When a worker is lost, all end: half a gateway would serve some clients and not others.
+- A worker that is lost is replaced, and its clients alone are reset: half a gateway would serve some clients and not
+  others. One that is lost again and again ends all, so that whoever supervises the gateway hears of it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import socket
 import sys
 import time
 import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -28,9 +31,9 @@ from typing import Any, Self
 
 from ackward.errors import AckwardError, Unavailable, UsageError
 from ackward.gateway import sockets
-from ackward.gateway.counters import Counters
+from ackward.gateway.counters import Count, Counters
 from ackward.gateway.settings import FixedListener, Hooks, Settings
-from ackward.gateway.steering import entrance, steered
+from ackward.gateway.steering import Steer, entrance, steered
 from ackward.gateway.surroundings import queue_of, surrounded
 from ackward.gateway.targets import MOST_WORKERS
 from ackward.gateway.worker import Identity, Sockets, Worker
@@ -42,6 +45,8 @@ _PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 #: Seconds that a worker may take to begin, or to answer.
 _PATIENCE = 20.0
 _LONGEST_ANSWER = 1 << 20
+#: More workers lost within so many seconds are no accident.
+_MOST_LOST, _SOON = 5, 60.0
 
 
 @dataclass
@@ -55,7 +60,15 @@ class _Process:
 class Gateway:
     """A running gateway: entered it serves, left it has ended and nothing of it is there any more."""
 
-    def __init__(self, settings: Settings, hooks: Hooks, store: Receipts | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        hooks: Hooks,
+        store: Receipts | None = None,
+        *,
+        told: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """``told`` hears of workers that were lost and replaced."""
         if not 1 <= settings.workers <= MOST_WORKERS:
             raise UsageError(
                 f"{settings.workers} workers cannot be had",
@@ -66,20 +79,32 @@ class Gateway:
         self._store = store or Receipts()
         self.counters = Counters(settings.workers)
         self._processes: list[_Process] = []
-        self._lost: list[int] = []
+        self._told = told
+        self._losses: deque[float] = deque(maxlen=_MOST_LOST)
+        self._netns = 0
+        self._steer: Steer | None = None
+        #: What workers were told since their start, which one that replaces another has to be told, too.
+        self._since_start: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._draining = False
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             _raise_descriptors()
-            opened = stack.enter_context(_Opened(self.settings))
-            stack.callback(self._end_all)
-            netns = identify(current()).cookie or 0
-            stack.enter_context(steered(self.settings, opened.workers, netns))
-            stack.enter_context(surrounded(self.settings, self._store))
-            for number in range(self.settings.workers):
-                self._fork(number, opened, netns)
-            opened.close()  # a worker's listener must end with the worker
+            _require_free_ports(self.settings)
+            with ExitStack() as listeners:  # a worker's must end with the worker
+                opened = []
+                for _ in range(self.settings.workers):
+                    opened.append(_open(self.settings))
+                    listeners.callback(opened[-1].close)
+                stack.callback(self._end_all)
+                self._netns = identify(current()).cookie or 0
+                self._steer = stack.enter_context(steered(self.settings, self._netns))
+                for number, own in enumerate(opened):
+                    self._steer(number, own)
+                stack.enter_context(surrounded(self.settings, self._store))
+                for number, own in enumerate(opened):
+                    self._fork(number, own, [other for other in opened if other is not own])
             for process in self._processes:
                 self._await_begin(process)
             self._stack = stack.pop_all()
@@ -90,7 +115,7 @@ class Gateway:
     ) -> None:
         self._stack.close()
 
-    def _fork(self, number: int, opened: _Opened, netns: int) -> None:
+    def _fork(self, number: int, own: Sockets, others: Sequence[Sockets] = ()) -> _Process:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         supervisor = os.getpid()
         sys.stdout.flush()
@@ -99,8 +124,9 @@ class Gateway:
         if pid:
             theirs.close()
             ours.settimeout(_PATIENCE)
-            self._processes.append(_Process(number, pid, os.pidfd_open(pid), ours))
-            return
+            process = _Process(number, pid, os.pidfd_open(pid), ours)
+            self._processes.append(process)
+            return process
         code = 1
         try:
             ours.close()
@@ -108,18 +134,19 @@ class Gateway:
                 process.control.close()
                 os.close(process.pidfd)
             _be_a_worker(supervisor)
-            opened.keep_only(number)
-            code = self._work(number, opened.workers[number], netns, theirs)
+            for other in others:
+                other.close()
+            code = self._work(number, own, theirs)
         except BaseException:  # noqa: BLE001 - nothing may return into the supervisor's code
             traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(code)
 
-    def _work(self, number: int, own: Sockets, netns: int, control: socket.socket) -> int:
+    def _work(self, number: int, own: Sockets, control: socket.socket) -> int:
         """The life of a worker: gives its exit code."""
         queue = queue_of(self.settings, os.getppid())
-        identity = Identity(number, netns, queue if number == 0 else None)
+        identity = Identity(number, self._netns, queue if number == 0 else None)
         try:
             worker = Worker(self.settings, self._hooks, own, self.counters.row(number), identity, control)
         except AckwardError as error:
@@ -145,18 +172,25 @@ class Gateway:
 
     def ask(self, request: dict[str, Any]) -> list[dict[str, Any]]:
         """Ask every worker that lives; gives their answers."""
-        answers = []
-        for process in self._processes:
-            try:
-                process.control.send(pickle.dumps(request))
-                if answer := process.control.recv(_LONGEST_ANSWER):
-                    answers.append(pickle.loads(answer))  # noqa: S301 - our own child's words
-            except (BrokenPipeError, ConnectionResetError, TimeoutError):
-                continue  # it has ended, or is about to: `wait` tells
-        return answers
+        answers = [self._ask(process, request) for process in self._processes]
+        return [answer for answer in answers if answer is not None]
+
+    def _ask(self, process: _Process, request: dict[str, Any]) -> dict[str, Any] | None:
+        """None: it has ended, or is about to; :meth:`wait` tells."""
+        try:
+            process.control.send(pickle.dumps(request))
+            answer = process.control.recv(_LONGEST_ANSWER)
+        except (BrokenPipeError, ConnectionResetError, TimeoutError):
+            return None
+        return pickle.loads(answer) if answer else None  # noqa: S301 - our own child's words
 
     def tell(self, request: dict[str, Any]) -> None:
-        """Ask, and leave the answers."""
+        """Ask, and leave the answers; workers that replace lost ones are told, too."""
+        if request["do"] == "drain":
+            self._draining = True
+        else:
+            kind = tuple(str(request.get(key)) for key in ("do", "listener", "peer"))
+            self._since_start[kind] = request
         self.ask(request)
 
     @property
@@ -170,9 +204,9 @@ class Gateway:
         return [process.pidfd for process in self._processes]
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait until all workers have ended, at most so long; whether they have.
+        """Wait until all workers have ended, at most so long; whether they have. Replaces those that are lost.
 
-        Raises :class:`Unavailable` when one was lost; the others are ended then.
+        Raises an error when too many were lost, or one cannot be replaced; all are ended then.
         """
         until = None if seconds is None else time.monotonic() + seconds
         while self._processes:
@@ -181,24 +215,58 @@ class Gateway:
             if not ready:
                 return False
             for process in [one for one in self._processes if one.pidfd in ready]:
-                self._bury(process)
-            if self._lost:
-                self._end_all()
-                raise Unavailable(
-                    f"worker {self._lost[0]} of the gateway was lost",
-                    consequence="the gateway has ended; its connections were reset",
-                    next_step="start it again; its last words are on stderr",
-                )
+                code = self._bury(process)
+                if code:
+                    self._lost(process, code)
         return True
 
-    def _bury(self, process: _Process) -> None:
+    def _bury(self, process: _Process) -> int:
+        """Its exit code; negative: the signal that killed it."""
         _, status = os.waitpid(process.pid, 0)
         process.control.close()
         os.close(process.pidfd)
         self._processes.remove(process)
         self.counters.clear_gauges(process.number)
-        if os.waitstatus_to_exitcode(status) != 0:
-            self._lost.append(process.number)
+        return os.waitstatus_to_exitcode(status)
+
+    def _lost(self, process: _Process, code: int) -> None:
+        self.counters.row(process.number).add(Count.WORKERS_LOST)
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        words = f"worker lost number={process.number} pid={process.pid} by={how}: its connections were reset"
+        if self._draining:
+            self._told(f"{words}; it is not replaced, since the gateway drains")
+            return
+        now = time.monotonic()
+        often = len(self._losses) == _MOST_LOST and now - self._losses[0] < _SOON
+        self._losses.append(now)
+        if often:
+            self._told(words)
+            self._end_all()
+            raise Unavailable(
+                f"worker {process.number} of the gateway was lost, the last of {_MOST_LOST + 1} within a minute",
+                consequence="the gateway has ended; its connections were reset",
+                next_step="its last words are on stderr; start the gateway again",
+            )
+        try:
+            pid = self._replace(process.number)
+        except BaseException:
+            self._told(f"{words}; it cannot be replaced")
+            self._end_all()
+            raise
+        self._told(f"{words}; replaced by pid={pid}")
+
+    def _replace(self, number: int) -> int:
+        own = _open(self.settings)
+        try:
+            assert self._steer is not None
+            self._steer(number, own)
+            process = self._fork(number, own)
+        finally:
+            own.close()
+        self._await_begin(process)
+        for request in self._since_start.values():
+            self._ask(process, request)
+        return process.pid
 
     def _end_all(self) -> None:
         """Stop all workers; those that do not stop are killed."""
@@ -237,54 +305,32 @@ def _raise_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-class _Opened:
-    """The listening sockets of all workers."""
+def _require_free_ports(settings: Settings) -> None:
+    """Those of the workers share their port, and would share it with a second gateway, too."""
+    fixed = [one.bind for one in settings.listeners if isinstance(one, FixedListener)]
+    for address in [*fixed, *(exit_.bind for exit_ in settings.exits)]:
+        sockets.listening(address, settings.limits, buffer=settings.buffers.near, alone=True).close()
 
-    def __init__(self, settings: Settings) -> None:
-        self.workers: list[Sockets] = []
-        with ExitStack() as stack:
-            stack.callback(self.close)
-            self._open(settings)
-            stack.pop_all()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _open(self, settings: Settings) -> None:
-        limits, buffers = settings.limits, settings.buffers
-        fixed = [one.bind for one in settings.listeners if isinstance(one, FixedListener)]
-        for address in [*fixed, *(exit_.bind for exit_ in settings.exits)]:
-            # Those of the workers share their port, and would share it with a second gateway, too.
-            sockets.listening(address, limits, buffer=buffers.near, alone=True).close()
-        for _ in range(settings.workers):
-            own = Sockets([], [])
-            self.workers.append(own)
-            for listener in settings.listeners:
-                own.entrances.append(entrance(listener, settings))
-            for exit_ in settings.exits:
-                own.exits.append(
-                    sockets.listening(
-                        exit_.bind,
-                        limits,
-                        buffer=buffers.leg,
-                        congestion=exit_.congestion,
-                        mptcp=exit_.mptcp,
-                        fast_open=True,
-                    )
+def _open(settings: Settings) -> Sockets:
+    """The listening sockets of one worker."""
+    own = Sockets([], [])
+    try:
+        for listener in settings.listeners:
+            own.entrances.append(entrance(listener, settings))
+        for exit_ in settings.exits:
+            own.exits.append(
+                sockets.listening(
+                    exit_.bind,
+                    settings.limits,
+                    buffer=settings.buffers.leg,
+                    congestion=exit_.congestion,
+                    mptcp=exit_.mptcp,
+                    mss=exit_.mss,
+                    fast_open=True,
                 )
-
-    def keep_only(self, number: int) -> None:
-        """In a worker: close what belongs to the others."""
-        for other, own in enumerate(self.workers):
-            if other != number:
-                own.close()
-
-    def close(self) -> None:
-        """Close all of them."""
-        for own in self.workers:
-            own.close()
+            )
+    except BaseException:
+        own.close()
+        raise
+    return own

@@ -26,8 +26,9 @@ _FLAGS: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 _MOST: Final = 1 << 20
 #: Chunks that one direction may move before the others get their turn.
 _TURNS: Final = 8
-#: Bytes that are copied past an urgent one: less than the smallest pipe holds.
-_PAST_URGENT: Final = 4096
+#: What comes in so few bytes is copied: that takes two calls, and a pipe takes three. It fits into the smallest pipe,
+#: where it waits if the sink does not take it.
+_SMALL: Final = 4096
 #: A chunk that is smaller has most often emptied the source: to ask again would cost more than to be told.
 _BULK: Final = 64 << 10
 READING: Final = READ | PEER_DONE | URGENT
@@ -48,11 +49,23 @@ class Lost(Exception):
 class Direction:
     """One way through a relay. ``moved`` bytes were handed to the sink; ``stalled``: it takes no more for now."""
 
-    __slots__ = ("_from_near", "_pipe", "_pipes", "_sink", "_source", "done", "ended", "moved", "stalled")
+    __slots__ = (
+        "_bulk",
+        "_from_near",
+        "_pipe",
+        "_pipes",
+        "_sink",
+        "_source",
+        "done",
+        "ended",
+        "moved",
+        "stalled",
+    )
 
     def __init__(self, source: Socket, sink: Socket, pipes: Pipes, *, from_near: bool) -> None:
         self._source, self._sink, self._pipes, self._from_near = source, sink, pipes, from_near
         self._pipe: Pipe | None = None
+        self._bulk = False  # whether more came the last time than is copied
         self.moved = 0
         self.stalled = self.ended = self.done = False
 
@@ -61,16 +74,18 @@ class Direction:
 
         Raises :class:`Lost`.
         """
+        if self._pipe is None and (urgent or not self._bulk) and not self._copy(more=more):
+            return
         pipe = self._pipe or self._pipes.take()
         self._pipe = pipe
         try:
             for _ in range(_TURNS):
                 if pipe.held and not self._drain(pipe):
                     return
-                if self.ended:
+                # splice() stops before an urgent byte for ever (tcp_read_sock()): that is copied, next time.
+                if self.ended or urgent or not self._fill(pipe, more=more):
                     break
-                filled = self._fill_past_urgent(pipe) if urgent else self._fill(pipe, more=more)
-                if not filled or (pipe.held < _BULK and not more):
+                if pipe.held < _BULK and not more:
                     break
             if pipe.held and not self._drain(pipe):
                 return
@@ -79,6 +94,34 @@ class Direction:
                 self._pipe = None
                 self._pipes.give_back(pipe)
         self.stalled = False
+
+    def _copy(self, *, more: bool) -> bool:
+        """Move what comes in few bytes, without a pipe; true if it is more than that, and the rest is to be spliced."""
+        while True:
+            try:
+                data = self._source.recv(_SMALL)
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                raise Lost(near=self._from_near) from error
+            if not data:
+                self.ended = True
+                return False
+            try:
+                count = self._sink.send(data)
+            except BlockingIOError:
+                count = 0
+            except OSError as error:
+                raise Lost(near=not self._from_near) from error
+            self.moved += count
+            if count < len(data):
+                self._pipe = pipe = self._pipes.take()
+                pipe.held, pipe.used = os.write(pipe.into, data[count:]), True
+                self.stalled = True
+                return False
+            self._bulk = len(data) == _SMALL
+            if self._bulk or not more:
+                return self._bulk
 
     def _fill(self, pipe: Pipe, *, more: bool) -> bool:
         """Take bytes from the source; false if it has none now."""
@@ -90,23 +133,11 @@ class Direction:
             raise Lost(near=self._from_near) from error
         if count:
             pipe.held, pipe.used = count, True
+            self._bulk = count > _SMALL
             return True
         # Before an urgent byte that came meanwhile splice() says so, too: only an end that was told is one.
         self.ended = more
         return False
-
-    def _fill_past_urgent(self, pipe: Pipe) -> bool:
-        """``splice()`` stops before an urgent byte (``tcp_read_sock()``) for ever; recv(2) goes on."""
-        try:
-            data = self._source.recv(_PAST_URGENT)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            raise Lost(near=self._from_near) from error
-        self.ended = not data
-        if data:
-            pipe.held, pipe.used = os.write(pipe.into, data), True
-        return True
 
     def _drain(self, pipe: Pipe) -> bool:
         """Give the sink what is in the pipe; false if it did not take all."""

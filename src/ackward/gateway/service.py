@@ -1,13 +1,15 @@
 """A gateway from start to end: configuration, supervisor, control socket, log, signals.
 
 SIGTERM and SIGINT drain: no new connections, the old ones finish, for at most ``limits.drain`` seconds; a second one
-ends at once. SIGHUP reads the key files anew. Nothing here touches a payload, and nothing that fails here after the
+ends at once. SIGHUP reads the keys anew, those that the configuration names then, and looks names up. Nothing here
+touches a payload, and nothing that fails here after the
 start touches a connection.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import select
 import selectors
 import signal
@@ -22,10 +24,11 @@ from typing import Any
 from ackward.errors import AckwardError, Unavailable
 from ackward.gateway import metrics
 from ackward.gateway.assembling import Keys, accepted, assemble, listener_name, to_resolve
-from ackward.gateway.config import Endpoint, Gateway, load_keys
+from ackward.gateway.config import Endpoint, Gateway, load_keys, with_new_keys
 from ackward.gateway.control import Control
 from ackward.gateway.journal import Journal, WorkerHooks, address
 from ackward.gateway.names import Names
+from ackward.gateway.notices import notices
 from ackward.gateway.processes import Gateway as Supervisor
 from ackward.gateway.settings import Address
 from ackward.gateway.status import GatewayStatus, ListenerStatus, PeerStatus
@@ -77,24 +80,38 @@ class Log:
             self._lost += lines  # the reader is gone: the gateway is not
 
 
-def run(config: Gateway, *, ready: Callable[[], None] = lambda: None) -> None:
-    """Be the gateway until it has drained. Raises an :class:`~ackward.errors.AckwardError` if it cannot start."""
+def run(
+    config: Gateway,
+    *,
+    reread: Callable[[], Gateway] | None = None,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Be the gateway until it has drained; ``reread`` gives the configuration as it is by now.
+
+    Raises an :class:`~ackward.errors.AckwardError` if it cannot start.
+    """
     keys = load_keys(config)
     log = Log(sys.stdout.fileno())
     with ExitStack() as stack:
         journal = Journal()
         stack.callback(journal.close)
-        service = _Service(config, keys, journal, log)
+        service = _Service(config, keys, journal, log, reread or (lambda: config))
         service.start(stack)
-        log.write(f"started name={config.name} pid={os.getpid()}")
+        log.write(
+            f"started name={config.name} pid={os.getpid()}",
+            *(f"notice {notice}" for notice in service.notices),
+        )
         ready()
         service.serve()
         log.write("ended")
 
 
 class _Service:
-    def __init__(self, config: Gateway, keys: Keys, journal: Journal, log: Log) -> None:
+    def __init__(
+        self, config: Gateway, keys: Keys, journal: Journal, log: Log, reread: Callable[[], Gateway]
+    ) -> None:
         self._config, self._keys, self._journal, self._log = config, keys, journal, log
+        self._reread = reread
         self._began = time.monotonic()
         self._deadline: float | None = None
         self._ending = False
@@ -117,7 +134,9 @@ class _Service:
         self._require_peers(fields)
         hooks = WorkerHooks(self._journal, {name: peer.allow for name, peer in self._config.peers.items()})
         settings = assemble(self._config, self._keys, self._names.resolved)
-        self._supervisor = stack.enter_context(Supervisor(settings, hooks))
+        self._supervisor = stack.enter_context(Supervisor(settings, hooks, told=self._log.write))
+        _, descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.notices = list(notices(self._config, descriptors))
         if self._config.metrics:
             collector = metrics.GatewayCollector(
                 self._supervisor.counters, lambda: self._deadline is not None
@@ -222,13 +241,17 @@ class _Service:
         self._supervisor.tell({"do": "drain"})
 
     def _reload(self) -> None:
-        """A bad key file leaves the old keys in use."""
+        """A bad configuration or key file leaves the old keys in use."""
+        self._names.again()
         try:
-            keys = load_keys(self._config)
+            config, others = with_new_keys(self._config, self._reread())
+            keys = load_keys(config)
         except AckwardError as error:
             self._log.write(visible(f"keys not read: {error}; the old ones stay in use"))
             return
-        self._keys = keys
+        self._config, self._keys = config, keys
+        if others:
+            self._log.write(f"not in force before a restart: {', '.join(others)}")
         used = {name: several[0].secret for name, several in keys.items()}
         self._supervisor.tell({"do": "keys", "accepted": accepted(keys), "used": used})
         ids = "; ".join(
@@ -254,6 +277,7 @@ class _Service:
             state="running" if self._deadline is None else "draining",
             seconds=round(time.monotonic() - self._began, 3),
             steps=config.steps.model_dump(),
+            notices=self.notices,
             listeners=[
                 ListenerStatus(
                     name=listener_name(number, listen),

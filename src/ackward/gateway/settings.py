@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from ackward.gateway.protocol import Known, LegFailed
+from ackward.gateway.protocol import LegFailed
 from ackward.gateway.protocol_messages import Open
+from ackward.gateway.responder import Known
+from ackward.gateway.unacknowledged import Unacknowledged
 
 #: A numeric IP address and a port.
 Address = tuple[str, int]
@@ -33,6 +35,7 @@ class End(StrEnum):
     LEG_LOST = "leg lost"  # the leg or its peer was gone before the connection was made
     UNCLAIMED = "unclaimed"  # begun by a SYN whose connection never came
     STOPPED = "stopped"  # the gateway was ended
+    UNACKNOWLEDGED = "unacknowledged"  # one end acknowledged nothing for too long
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,24 @@ class LegFailure:
     error: LegFailed | OSError
 
 
+@dataclass(frozen=True, slots=True)
+class StuckRecord:
+    """A connection of which one end acknowledges no long segments: ``address``, on a leg of ``peer`` (empty: on none).
+
+    ``accepted``: that end connected to us. ``fragments``: routers may fragment what it is sent from now on;
+    ``went_on``: they might, and then it acknowledged.
+    """
+
+    listener: str
+    client: Address
+    address: Address
+    peer: str
+    accepted: bool
+    what: Unacknowledged
+    fragments: bool = False
+    went_on: bool = False
+
+
 class Hooks(Protocol):
     """What a worker tells and asks. Made before the fork and called in each worker; must not block."""
 
@@ -72,6 +93,9 @@ class Hooks(Protocol):
 
     def leg_failed(self, failure: LegFailure) -> None:
         """A leg's handshake failed, at either end."""
+
+    def stuck(self, record: StuckRecord) -> None:
+        """A connection does not get on, or does again."""
 
     def permits(self, peer: str, wanted: Open) -> bool:
         """Whether this peer may have a connection to there."""
@@ -106,6 +130,7 @@ class Limits:
 
     connect: float = 5.0
     idle: float = 3600.0
+    unacknowledged: float = 120.0
     keepalive: tuple[int, int, int] = (60, 10, 6)  # idle, interval, probes: TCP_KEEP*
     connections: int = 50_000
     early_pending: int = 1_024
@@ -166,6 +191,7 @@ class PeerSettings:
     pool: PoolSize = PoolSize()
     congestion: str = ""  # empty: the host's default
     mptcp: bool = False
+    mss: int | None = None  # bytes; None: as the kernel finds it
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +207,7 @@ class ExitSettings:
     networks: tuple[str, ...] = ()
     congestion: str = ""
     mptcp: bool = False
+    mss: int | None = None
     keep_client: bool = False
     returns: tuple[tuple[str, str], ...] = ()
 
@@ -210,6 +237,9 @@ class QuietHooks:
         """Nobody is told."""
 
     def leg_failed(self, failure: LegFailure) -> None:
+        """Nobody is told."""
+
+    def stuck(self, record: StuckRecord) -> None:
         """Nobody is told."""
 
     def permits(self, peer: str, wanted: Open) -> bool:

@@ -26,6 +26,8 @@ _IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _USUAL_LINGER = struct.pack("ii", 0, 0)
 
+_IP_MTU_DISCOVER, _IP_PMTUDISC_DONT = 10, 0
+
 _BACKLOG = 4096
 _TCP_FASTOPEN_CONNECT = 30  # include/uapi/linux/tcp.h
 #: Legs whose SYN brought bytes and whose handshake is not done; beyond it bytes wait for the handshake.
@@ -86,7 +88,6 @@ def set_keepalive(sock: Socket, limits: Limits) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, probes)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * (idle + interval * probes))
 
 
 def set_congestion(sock: Socket, name: str) -> None:
@@ -108,6 +109,7 @@ def listening(
     buffer: int,
     congestion: str = "",
     mptcp: bool = False,
+    mss: int | None = None,
     transparent: bool = False,
     alone: bool = False,
     fast_open: bool = False,
@@ -133,6 +135,8 @@ def listening(
         set_send_buffer(sock, buffer)
         if congestion:
             set_congestion(sock, congestion)
+        if mss:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, mss)
         if transparent:
             be_transparent(sock, family_of(host))
         sock.bind((host, port))
@@ -212,6 +216,8 @@ def connecting(
             set_send_buffer(sock, buffer)
             if leg.congestion:
                 set_congestion(sock, leg.congestion)
+            if leg.mss:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, leg.mss)
         if source is not None:
             be_transparent(sock, family)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -230,6 +236,17 @@ def connecting(
 def end_in_order(sock: Socket) -> None:
     """Let closing send what waits, and a FIN, instead of a reset."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _USUAL_LINGER)
+
+
+def let_fragment(sock: Socket) -> bool:
+    """Let routers fragment what it sends from now on, also what it sends again; false for IPv6, where none does."""
+    if sock.family != socket.AF_INET:
+        return False
+    try:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT)
+    except OSError:
+        return False  # MPTCP has no such option
+    return True
 
 
 def error_of(sock: Socket) -> int:

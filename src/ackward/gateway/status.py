@@ -38,6 +38,7 @@ class GatewayStatus(Model):
     state: Literal["running", "draining"]
     seconds: float = Field(description="since its start")
     steps: dict[str, bool]
+    notices: list[str] = Field(default=[], description="what this configuration costs on this host")
     listeners: list[ListenerStatus]
     exit: str | None = Field(description="where other gateways connect")
     peers: list[PeerStatus]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,22 +37,29 @@ def _needed(settings: Settings) -> bool:
     return transparent or (by_syn and settings.workers > 1)
 
 
+#: Gives a worker's listeners what is meant for it; called again with those of a worker that replaces a lost one.
+Steer = Callable[[int, Sockets], None]
+
+
 @contextmanager
-def steered(settings: Settings, workers: list[Sockets], netns: int) -> Iterator[None]:
+def steered(settings: Settings, netns: int) -> Iterator[Steer]:
     """Attach the program until the end; a worker keeps it attached as well, so it ends with the last process."""
     if not _needed(settings):
-        yield
+        yield lambda _number, _sockets: None
         return
     targets = targets_of(settings.listeners)
     with Object(_PROGRAM, purpose=_PURPOSE) as program:
         load(program, targets, netns=netns, workers=settings.workers)
         listeners = program.map("listeners")
-        for number, target in enumerate(targets):
-            faithful = settings.listeners[target.listener].faithful
-            for worker in range(settings.workers):
+
+        def steer(worker: int, own: Sockets) -> None:
+            for number, target in enumerate(targets):
+                faithful = settings.listeners[target.listener].faithful
                 # One worker holds the SYNs of faithful listeners, and accepts what it let through.
-                own = workers[0 if faithful else worker]
-                place = struct.pack("=I", number * MOST_WORKERS + worker)
-                listeners.put(place, struct.pack("=Q", own.entrances[target.listener].fileno()))
+                served = (range(settings.workers) if worker == 0 else ()) if faithful else (worker,)
+                for each in served:
+                    place = struct.pack("=I", number * MOST_WORKERS + each)
+                    listeners.put(place, struct.pack("=Q", own.entrances[target.listener].fileno()))
+
         with NamespaceLink.attach(program.program_fd("steer"), current().path):
-            yield
+            yield steer

@@ -7,9 +7,11 @@ import struct
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
-from ackward.errors import UsageError
+from ackward.errors import PrivilegeMissing, ProgramRejected, UsageError
 from ackward.gateway.settings import Address, FixedListener, Listener
 from ackward.kernel.libbpf import Object
+from ackward.kernel.machine import LINUX
+from ackward.kernel.questions import capabilities
 
 #: MAX_TARGETS and MAX_WORKERS in targets.h and steer.bpf.c.
 MOST_TARGETS = 64
@@ -93,7 +95,15 @@ def load(program: Object, targets: list[Target], *, netns: int, workers: int, wo
     ``netns`` is the namespace's cookie, ``worker`` the number of the one that the program is for.
     """
     program.set_section(".rodata", _SETTINGS.pack(netns, len(targets), workers, worker, 0))
-    program.load()
+    try:
+        program.load()
+    except ProgramRejected as error:
+        if "CAP_BPF" in capabilities(LINUX):
+            raise
+        # Root in a container that was not given it.
+        raise PrivilegeMissing.for_this_command(
+            "loading BPF programs needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON", consequence=program.purpose
+        ) from error
     table = program.map("targets")
     for number, target in enumerate(targets):
         table.put(struct.pack("=I", number), target.pack())

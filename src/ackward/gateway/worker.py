@@ -10,9 +10,10 @@ import pickle
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
-from ackward.gateway.connection import Connections
+from ackward.gateway.connection import Connection, Connections
 from ackward.gateway.counters import Row
 from ackward.gateway.early import Early, SynEvents
 from ackward.gateway.exits import ExitDoor
@@ -21,11 +22,12 @@ from ackward.gateway.legs import Pool
 from ackward.gateway.listeners import Entrance
 from ackward.gateway.loop import READ, Loop
 from ackward.gateway.pipes import Pipes
-from ackward.gateway.protocol import Door
 from ackward.gateway.resources import Resources
+from ackward.gateway.responder import Door
 from ackward.gateway.settings import Address, FixedListener, Hooks, Settings
 from ackward.gateway.sockets import Socket
 from ackward.gateway.targets import targets_of
+from ackward.gateway.unacknowledged import Unacknowledged
 from ackward.gateway.upstream import Direct, Upstream
 
 _LONGEST_REQUEST = 1 << 18
@@ -202,7 +204,7 @@ class Worker:
                 done |= self.status()
             case {"do": "keys", "accepted": dict(accepted), "used": dict(used)}:
                 for door in self.doors:
-                    door.door.keys = accepted
+                    door.use_keys(accepted)
                 for name, pool in self.pools.items():
                     pool.use_key(used[name])
             case {"do": "resolved", "listener": str(name), "address": (str(host), int(port))}:
@@ -219,16 +221,38 @@ class Worker:
             if listener.name == name and isinstance(listener, FixedListener):
                 entrance.destination = destination
 
+    def _stuck(self) -> Iterator[tuple[Connection, Address, float, Unacknowledged]]:
+        for one in self.connections:
+            for address, seconds, what in one.stuck:
+                yield one, address, seconds, what
+
     def status(self) -> dict[str, Any]:
-        """What is open now: numbers, pools, and the connections that have lasted longest."""
+        """What is open now: numbers, pools, those that are stuck, and those that have lasted longest."""
         longest = sorted(self.connections, key=lambda one: -one.seconds)[:_NAMED]
         return {
             "draining": self.draining,
             "connections": len(self.connections),
             "pools": {
-                name: {"idle": pool.idle, "wanted": pool.size, "connected": pool.connected}
+                name: {
+                    "idle": pool.idle,
+                    "wanted": pool.size,
+                    "connected": pool.connected,
+                    "joins": pool.joins,
+                }
                 for name, pool in self.pools.items()
             },
+            "stuck": [
+                {
+                    "listener": one.listener,
+                    "client": list(one.client),
+                    "at": list(address),
+                    "seconds": seconds,
+                    "segment": what.segment,
+                    "path_mtu": what.path_mtu,
+                    "timeouts": what.timeouts,
+                }
+                for one, address, seconds, what in islice(self._stuck(), _NAMED)
+            ],
             "longest": [
                 {
                     "listener": one.listener,

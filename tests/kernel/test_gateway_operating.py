@@ -1,0 +1,376 @@
+"""A gateway's days: crashes, drains, new keys, names that change, mistakes; each is told, and nothing hangs."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+from tests.kernel.gateway_chain import until
+from tests.kernel.gateway_hosts import ECHO, ENTRY, EXIT, SERVER, Peer, exchange, gateways
+from tests.kernel.lab_hosts import ACKWARD, ackward, python
+
+from ackward.gateway.keys import make_key
+from ackward.gateway.protocol import LegFailed, Retired
+from ackward.gateway.protocol_messages import Reason, key_id
+from ackward.kernel.namespaces import command_inside
+
+
+def reset_or_end(client):
+    try:
+        return not client.recv(10)
+    except ConnectionError:
+        return True
+
+
+@pytest.mark.parametrize("victim", ["entry", "exit"])
+def test_killing_a_gateway_resets_its_connections_and_the_other_recovers(victim):
+    with gateways() as made, python(made.host, ECHO):
+        made.write("exit")
+        made.write("entry")
+        made.start("exit", "entry")
+        clients = [made.connect() for _ in range(20)]
+        for number, client in enumerate(clients):
+            client.sendall(b"%02d" % number)
+            assert client.recv(2) == b"%02d" % number
+        made.kill(victim)
+        for client in clients:
+            client.settimeout(5)
+            assert reset_or_end(client)
+            client.close()
+        if victim == "exit":
+            # The entry has no peer: a new client is reset, maybe while it connects, not left hanging.
+            with suppress(ConnectionResetError), made.connect() as client:
+                client.settimeout(8)
+                assert reset_or_end(client)
+        else:
+            until(lambda: made.counter("exit", "connections") == 0, "the exit has let go")
+        made.start(victim)
+        until(lambda: made._is_ready("entry"), "the pool is full again", seconds=15)
+        assert exchange(made, b"again") == b"again"
+        made.kill("entry", 15)
+        made.kill("exit", 15)
+        assert "Traceback" not in made.complaints("entry") + made.complaints("exit")
+
+
+def test_a_drain_lets_open_connections_finish():
+    with gateways() as made, python(made.host, ECHO):
+        made.write("exit")
+        made.write("entry")
+        made.start("exit", "entry")
+        with made.connect() as client:
+            client.sendall(b"before")
+            assert client.recv(6) == b"before"
+            assert made.ask("drain", made.name("entry")) == {"draining": True}
+            assert made.ask("drain", made.name("exit")) == {"draining": True}
+            until(lambda: made.status("entry")["state"] == "draining", "drains")
+            with pytest.raises(ConnectionRefusedError):
+                until(lambda: made.connect().close(), "refuses", seconds=5)
+            client.sendall(b"after")
+            assert client.recv(5) == b"after"
+            assert made.processes["entry"].poll() is None
+        for place in ("entry", "exit"):
+            assert made.processes[place].wait(15) == 0, made.complaints(place)
+        assert [line for line in made.log("entry") if " connection " in line and line.endswith("end=done")]
+
+
+def test_keys_are_exchanged_without_a_restart_and_without_losing_a_connection():
+    with gateways() as made, python(made.host, ECHO):
+        made.write("exit")
+        made.write("entry")
+        made.start("exit", "entry")
+        with made.connect() as client:
+            client.sendall(b"1")
+            assert client.recv(1) == b"1"
+            path = made.directory / "shared.key"
+            path.write_text("22" * 32)
+            for place in ("exit", "entry"):
+                made.processes[place].send_signal(1)
+            until(lambda: any("keys read" in line for line in made.log("entry")), "read")
+            until(lambda: any("keys read" in line for line in made.log("exit")), "read")
+            until(lambda: made._is_ready("entry"), "legs with the new key", seconds=15)
+            stranger = Peer(made)
+            stranger.say()
+            with pytest.raises(LegFailed) as caught:
+                stranger.hear()
+            assert caught.value.reason is Reason.UNKNOWN_KEY, "the old key"
+            client.sendall(b"2")
+            assert client.recv(1) == b"2"
+        assert exchange(made, b"new") == b"new"
+        path.write_text("broken")
+        made.processes["exit"].send_signal(1)
+        until(lambda: any("the old ones stay in use" in line for line in made.log("exit")), "told")
+        assert exchange(made, b"still") == b"still"
+        assert "22" * 32 not in "".join(made.log("exit") + made.log("entry"))
+
+
+def accepts(made, key: bytes) -> bool:
+    """Whether the exit lets somebody in who has this key."""
+    somebody = Peer(made, key)
+    try:
+        somebody.ready()
+    except LegFailed as error:
+        assert error.reason is Reason.UNKNOWN_KEY
+        return False
+    finally:
+        somebody.sock.close()
+    return True
+
+
+def reloaded(made, place, words="keys read"):
+    """SIGHUP, and until the log says that it was followed."""
+    lines = len(made.log(place))
+    made.processes[place].send_signal(signal.SIGHUP)
+    until(lambda: any(words in line for line in made.log(place)[lines:]), f"{place}: {words}")
+
+
+def test_two_keys_are_accepted_while_one_takes_the_other_s_place():
+    """The way of docs/gateway.md: the new key at the exit, then at the entry, then the old one away; nobody notices."""
+    with gateways() as made, python(made.host, ECHO):
+        made.write("exit", limits="leg_handshake = 1")
+        made.write("entry")
+        made.start("exit", "entry")
+        old, new = made.key, make_key(made.directory / "new.key").secret
+        with made.connect() as client:
+
+            def goes_on():
+                client.sendall(b"1")
+                assert client.recv(1) == b"1"
+                until(lambda: made._is_ready("entry"), "the pool is full")
+                assert exchange(made, b"new") == b"new"
+
+            goes_on()
+            assert (accepts(made, old), accepts(made, new)) == (True, False)
+            use_keys(made, "exit", '"shared.key", "new.key"')
+            goes_on()
+            assert (accepts(made, old), accepts(made, new)) == (True, True)
+            use_keys(made, "entry", '"new.key"')
+            goes_on()
+            spy = Peer(made, old).ready()
+            use_keys(made, "exit", '"new.key"')
+            # Who has the old key keeps no leg in store.
+            assert isinstance(spy.hear(), Retired)
+            assert reset_or_end(spy.sock)
+            goes_on()
+            assert (accepts(made, old), accepts(made, new)) == (False, True)
+            assert made.counter("entry", "legs_failed") == 0
+            # A mistake leaves all as it is, and what needs a restart is named.
+            path = made.directory / "entry.toml"
+            path.write_text(path.read_text().replace("new.key", "nosuch.key"))
+            reloaded(made, "entry", "the old ones stay in use")
+            path.write_text("workers = 2\n" + path.read_text().replace("nosuch.key", "new.key"))
+            reloaded(made, "entry", "not in force before a restart: workers")
+            goes_on()
+        assert made.status("entry")["peers"][0]["keys"] == [key_id(new).hex()]
+
+
+def use_keys(made, place, files):
+    path = made.directory / f"{place}.toml"
+    path.write_text(re.sub(r"keys = \[.*\]", f"keys = [{files}]", path.read_text()))
+    reloaded(made, place)
+
+
+# Workers
+
+
+def workers_of(made, place) -> list[int]:
+    pid = made.processes[place].pid
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def test_a_worker_that_takes_another_s_place_has_the_keys_of_now():
+    with gateways() as made, python(made.host, ECHO):
+        made.write("exit")
+        made.write("entry")
+        made.start("exit", "entry")
+        old, path = made.key, made.directory / "shared.key"
+        path.write_text("33" * 32)
+        for place in ("exit", "entry"):
+            reloaded(made, place)
+        for place in ("exit", "entry"):
+            [worker] = workers_of(made, place)
+            os.kill(worker, signal.SIGKILL)
+            until(lambda place=place: f"pid={worker} by=signal 9" in "".join(made.log(place)), "told")  # noqa: B023
+            until(lambda place=place: workers_of(made, place) not in ([], [worker]), "replaced")  # noqa: B023
+            until(lambda: made._is_ready("entry"), "the pool is full again")
+            assert exchange(made, b"again") == b"again"
+            assert made.counter(place, "workers_lost") == 1
+        assert (accepts(made, old), accepts(made, bytes.fromhex("33" * 32))) == (False, True)
+
+
+def test_what_several_workers_cost_is_told_in_log_and_status():
+    with gateways() as made, python(made.host, ECHO):
+        path = made.write("exit")
+        path.write_text("workers = 2\n" + path.read_text())
+        made.write("entry")
+        made.start("exit", "entry")
+        assert exchange(made, b"served") == b"served"
+        told = "workers = 2 with an exit: legs cannot be joined"
+        assert any(f"notice {told}" in line for line in made.log("exit"))
+        shown = {
+            place: " ".join(ackward("gateway", "status", made.name(place)).stdout.split())
+            for place in made.processes
+        }
+        assert f"notice {told}" in shown["exit"]
+        assert "legs cannot be joined there (several workers)" in shown["entry"]
+
+
+# Names
+
+
+def test_names_that_change_and_fail_are_told_and_running_connections_stay():
+    with gateways() as made, ExitStack() as stack:
+        for last in (1, 2):
+            stack.enter_context(python(made.host, ECHO.replace('"127.0.0.1"', f'"127.0.0.{last}"')))
+        hosts = made.directory / "hosts"
+        hosts.write_text("127.0.0.1 app.test\n")
+        made.write(
+            "named",
+            f'[[listen]]\nname = "web"\naddress = "127.0.0.1:{ENTRY}"\ntarget = "app.test:{SERVER}"\n',
+        )
+        # The gateway sees a hosts file of its own; nobody else does.
+        made.before["named"] = [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            f'mount --bind {hosts} /etc/hosts && exec "$0" "$@"',
+        ]
+        made.start("named")
+        with made.connect() as client:
+            client.sendall(b"1")
+            assert client.recv(1) == b"1"
+            hosts.write_text("127.0.0.2 app.test\n")
+            reloaded(
+                made,
+                "named",
+                "the name app.test is 127.0.0.2 now, no longer 127.0.0.1; open connections stay",
+            )
+            until(
+                lambda: made.status("named")["listeners"][0]["destination"] == f"127.0.0.2:{SERVER}", "used"
+            )
+            assert exchange(made, b"there") == b"there"
+            until(
+                lambda: any(f"destination=127.0.0.2:{SERVER}" in line for line in made.log("named")), "there"
+            )
+            hosts.write_text("")
+            reloaded(made, "named", "the name app.test does not resolve")
+            assert "127.0.0.2 stays in use" in "".join(made.log("named"))
+            assert exchange(made, b"still") == b"still"
+            client.sendall(b"2")
+            assert client.recv(1) == b"2"
+            hosts.write_text("127.0.0.2 app.test\n")
+            reloaded(made, "named", "the name app.test resolves again: 127.0.0.2")
+
+
+def test_an_exit_of_another_version_is_told_in_the_entry_s_log():
+    newer = f"""
+import socket
+with socket.create_server(("127.0.0.1", {EXIT})) as listener:
+    print("ready", flush=True)
+    while True:
+        leg, _ = listener.accept()
+        with leg:
+            leg.recv(100)
+            leg.sendall(bytes.fromhex("61636b7709090001"))
+"""
+    with gateways() as made, python(made.host, newer):
+        made.write("entry")
+        made.run("entry")
+        told = until(lambda: [line for line in made.log("entry") if "failed=version" in line], "told")
+        assert "the peer speaks version 9, this gateway 1" in told[0]
+        until(lambda: made.counter("entry", "legs_failed") >= 3, "tried again")
+        assert len([line for line in made.log("entry") if "failed=version" in line]) == 1
+        with suppress(ConnectionResetError), made.connect() as client:
+            client.settimeout(8)
+            assert reset_or_end(client)
+        assert made.processes["entry"].poll() is None
+
+
+# Mistakes: each names what is wrong, and nothing is started.
+
+
+def refused(made, place, code):
+    process = made.run(place)
+    assert process.wait(20) == code, made.complaints(place)
+    said = made.complaints(place)
+    assert "Traceback" not in said
+    return said
+
+
+def test_mistakes_are_named_and_nothing_is_started():
+    with gateways() as made:
+        made.write("exit")
+        made.write("entry", steps="window = false\npool = 3")
+        assert "steps.pool" in refused(made, "entry", 2)
+        with python(made.host, ECHO):
+            (made.directory / "busy.toml").write_text(
+                f'name = "{made.name("busy")}"\n[[listen]]\naddress = "127.0.0.1:{SERVER}"\ntarget = "127.0.0.1:9"\n'
+            )
+            said = refused(made, "busy", 3)
+            assert f"127.0.0.1:{SERVER} is in use" in said
+        (made.directory / "shared.key").chmod(0o644)
+        assert "can be read or changed by others" in refused(made, "exit", 2)
+        (made.directory / "shared.key").chmod(0o600)
+        made.write(
+            "named",
+            '[[listen]]\naddress = "127.0.0.1:9"\ntarget = "127.0.0.1:10"\nvia = "x"\n'
+            '[peer.x]\naddress = "does-not.exist.invalid:1"\nkeys = ["shared.key"]\n',
+        )
+        assert "peer.x.address: the name does-not.exist.invalid does not resolve" in refused(made, "named", 3)
+
+
+FIXED = f'address = "127.0.0.1:{ENTRY}"\ntarget = "127.0.0.1:9"\n'
+
+
+@pytest.mark.parametrize(
+    "listen",
+    [FIXED, FIXED + 'answer = "faithful"\n', 'transparent = "10.9.0.0/16"\ninterface = "lo"\n'],
+    ids=["early", "faithful", "transparent"],
+)
+def test_a_missing_capability_is_named(listen):
+    with gateways() as made:
+        (made.directory / "plain.toml").write_text(f"[[listen]]\n{listen}")
+        argv = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", ACKWARD, "gateway", "run"]
+        argv += ["--config", str(made.directory / "plain.toml")]
+        done = subprocess.run(command_inside(made.host, argv), capture_output=True, text=True, timeout=30)
+        assert done.returncode == 3, done.stderr
+        assert "Traceback" not in done.stderr
+        assert "sudo" in done.stderr or "CAP_" in done.stderr or "root" in done.stderr
+
+
+def test_a_server_that_refuses_is_a_reset_and_a_line():
+    with gateways() as made:
+        made.write("exit")
+        made.write("entry")
+        made.start("exit", "entry")
+        with made.connect() as client:
+            client.settimeout(5)
+            assert reset_or_end(client)
+        until(lambda: any("end=refused" in line for line in made.log("entry")), "told")
+        assert made.counter("entry", "ended_refused") == 1
+
+
+def test_prometheus_is_told_what_status_says():
+    with gateways() as made, python(made.host, ECHO):
+        made.write("exit")
+        path = made.write("entry")
+        path.write_text(path.read_text() + '[metrics]\naddress = "127.0.0.1:7009"\n')
+        made.start("exit", "entry")
+        for _ in range(3):
+            assert exchange(made, b"12345") == b"12345"
+        until(lambda: made.counter("entry", "ended_done") == 3, "ended")
+        with made.connect(7009) as scraper:
+            scraper.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            page = b""
+            while part := scraper.recv(1 << 16):
+                page += part
+        lines = page.decode().splitlines()
+        assert "ackward_gateway_accepted_total 3.0" in lines
+        assert "ackward_gateway_to_server_total 15.0" in lines
+        assert 'ackward_gateway_ended_total{how="done"} 3.0' in lines
+        assert "ackward_gateway_draining 0.0" in lines
