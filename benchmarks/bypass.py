@@ -1,17 +1,22 @@
 """What the bypass gains and costs: paired and interleaved, with the processor time of both ends beside it.
 
-Two hosts (network namespaces) on one wire. Each repetition measures every mode in random order, on new connections:
+Two hosts (network namespaces) on one wire, or one host that talks to itself (--within). Each repetition measures every mode in
+random order, on new connections, after a few short runs of the same load:
   tcp        no bypass
   beside     a bypass for another namespace: what everybody else on the host pays
   joined     a bypass that joins all connections
-  learned    a bypass that joins those that profit, as `ackward fix bypass` does; it has seen the same load before
+  learned    a bypass that joins those that profit, as `ackward fix bypass` does: the short runs have shown it
   upstream   an object of the document's shape (intel/istio-tcpip-bypass): --rival OBJECT, or upstream.bpf.c beside this file
+  unix, pipe (`ask` only) the same rounds over a Unix socket, and over two pipes: what the calls and wake-ups alone take
 
-Loads: request and answer of each size, one after the other; writes of each size in a stream, with Nagle's algorithm and
-without (nodelay); small ones of both at once (mixed); then redis-benchmark -P 1, wrk and pgbench, both ends in one host. A figure is the median of the repetitions, a
-ratio that of the paired repetitions with its quartiles; CPU is that of client and server. Needs root.
+Loads: request and answer of each size, one after the other (ask: both ends on one processor); writes of each size in a stream,
+with Nagle's algorithm (stream) and without (nodelay; both: writer and reader on two processors); small ones of both at once
+(mixed: on the same processors); then redis-benchmark -P 1, wrk and pgbench, both ends in one host, wherever the scheduler puts
+them. A figure is the median of the repetitions, a ratio that of the paired repetitions with the interval that holds its median
+with 95 % confidence; CPU is that of client and server. Needs root.
 
-    python -m benchmarks.bypass [--pairs 5] [--seconds 0.5] [--only ask,stream,...] [--json FILE] [--rival OBJECT]
+    python -m benchmarks.bypass [--pairs 15] [--seconds 0.1] [--only ask,stream,...] [--sizes 1,64] [--modes tcp,joined,...]
+                                [--within] [--json FILE] [--rival OBJECT]
     python -m benchmarks.bypass --from FILE ...      the tables of earlier runs, in Markdown
 """
 
@@ -24,18 +29,17 @@ import platform
 import random
 import resource
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from hatch_build import HEADERS
-from tests.kernel.bypass_load import PORT, Load, compiled, serving
+from tests.kernel.bypass_load import PORT, Done, Load, compiled, serving
 from tests.kernel.steering_hosts import cgroup, moved_into
 
 from ackward.kernel import sock_maps
@@ -47,18 +51,18 @@ from ackward.model.scopes import BypassScope
 from ackward.remedies.bypass import engine
 from ackward.remedies.bypass.rules import MOST_BYTES, Rules
 from ackward.remedies.transaction import identify
+from benchmarks.bypass_shown import Figures, Found, show
 from benchmarks.remedies import cpu_ns
 
 MODES = ("tcp", "beside", "joined", "learned", "upstream")
+#: Between two processes, without a network.
+WITHIN = ("unix", "pipe")
 SIZES = (1, 16, 64, 256, 1024, 4096, 16384, 65536)
 MIXED_SIZE = 64
-#: Runs of the same load that a bypass which learns has seen before it is measured; new connections each.
-LESSONS = 12
+LOOPBACK = "127.0.0.1"
+#: Short runs of the same load before each measurement, new connections each, from which `learned` learns.
+LESSONS = 4
 LESSON_SECONDS = 0.01
-
-#: Load -> mode -> repetitions of its figures.
-Figures = dict[str, float]
-Found = dict[str, dict[str, list[Figures]]]
 
 
 @dataclass
@@ -70,6 +74,7 @@ class Place:
     cgroup: Path
     rival: Path
     bound: int
+    address: str
 
 
 def rules(host: Namespace, *, joins: str = "all", bound: int = MOST_BYTES) -> Rules:
@@ -79,8 +84,8 @@ def rules(host: Namespace, *, joins: str = "all", bound: int = MOST_BYTES) -> Ru
 
 
 @contextmanager
-def mode(name: str, place: Place, learn: Callable[[], object], lessons: int) -> Iterator[None]:
-    """The host in that mode; ``learn`` is a short run of the load that is coming."""
+def mode(name: str, place: Place) -> Iterator[None]:
+    """The host in that mode."""
     if name == "tcp":
         yield
     elif name == "upstream":
@@ -93,8 +98,6 @@ def mode(name: str, place: Place, learn: Callable[[], object], lessons: int) -> 
             "learned": rules(place.hosts.server, joins="learned", bound=place.bound),
         }[name]
         with engine.attached(told):
-            for _ in range(lessons if name == "learned" else 0):
-                learn()
             yield
 
 
@@ -116,11 +119,17 @@ def in_turns(
     run: Callable[[float], Figures],
     seconds: float,
     lessons: int = LESSONS,
+    within: Callable[[str], Figures] | None = None,
 ) -> dict[str, list[Figures]]:
     found: dict[str, list[Figures]] = {name: [] for name in modes}
     for _ in range(pairs):
         for name in random.sample(list(modes), len(modes)):
-            with mode(name, place, lambda: run(LESSON_SECONDS), lessons):
+            if within and name in WITHIN:
+                found[name].append(within(name))
+                continue
+            with mode(name, place):
+                for _ in range(lessons):
+                    run(LESSON_SECONDS)
                 found[name].append(run(seconds))
     return found
 
@@ -131,8 +140,28 @@ def processor_ns(host: Namespace) -> float:
     return cpu_ns(host) + (ended.ru_utime + ended.ru_stime) * 1e9
 
 
+@contextmanager
+def on_processor(number: int) -> Iterator[None]:
+    """This thread, and what it starts, on that processor."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(allowed)[number]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
 def asked(load: Load, place: Place, size: int, seconds: float) -> Figures:
-    done = load.client(place.hosts.client, "ask", place.hosts.server_address(4), size, seconds)
+    with on_processor(0):
+        return rounds_of(load.client(place.hosts.client, "ask", place.address, size, seconds))
+
+
+def asked_within(way: str, load: Load, size: int, seconds: float) -> Figures:
+    with on_processor(0):
+        return rounds_of(load.within(way, size, seconds))
+
+
+def rounds_of(done: Done) -> Figures:
     rounds, elapsed, p50, p99, _ = done.numbers
     return {
         "p50_ns": p50,
@@ -143,7 +172,8 @@ def asked(load: Load, place: Place, size: int, seconds: float) -> Figures:
 
 
 def streamed(load: Load, place: Place, size: int, seconds: float, *options: str) -> Figures:
-    done = load.client(place.hosts.client, "stream", place.hosts.server_address(4), size, seconds, *options)
+    with on_processor(1):
+        done = load.client(place.hosts.client, "stream", place.address, size, seconds, *options)
     octets, elapsed = done.numbers
     return {"bits": octets * 8 / elapsed, "cpu_ns": done.cpu_seconds * 1e9 / (octets / size)}
 
@@ -178,28 +208,39 @@ def mixed(loads: Mapping[str, Load], place: Place, seconds: float) -> Figures:
 
 def measured(place: Place, program: Path, given: argparse.Namespace, only: Sequence[str]) -> dict[str, Found]:
     results: dict[str, Found] = {}
-    with serving(place.hosts.server, program, 8) as load:
+    with ExitStack() as stack:
+        with on_processor(0):
+            load = stack.enter_context(serving(place.hosts.server, program, 8))
         for kind, run in (("ask", asked), ("stream", streamed), ("nodelay", undelayed)):
             if kind in only:
                 results[kind] = {}
-                for size in SIZES:
+                for size in map(int, given.sizes.split(",")):
                     say(f"{kind}, {size} bytes")
                     results[kind][str(size)] = in_turns(
                         given.pairs,
-                        MODES,
+                        [*given.modes.split(","), *(WITHIN if kind == "ask" else ())],
                         place,
                         lambda seconds, size=size, run=run: run(load, place, size, seconds),
                         given.seconds,
+                        within=lambda way, size=size: asked_within(way, load, size, given.seconds),
                     )
-        if "mixed" in only:
-            say("mixed")
-            with serving(place.hosts.server, program, 8, PORT + 1) as other:
-                loads = {"ask": load, "stream": other}
-                results["mixed"] = {
-                    str(MIXED_SIZE): in_turns(
-                        given.pairs, MODES, place, lambda seconds: mixed(loads, place, seconds), given.seconds
-                    )
+    if "mixed" in only:
+        say("mixed")
+        with ExitStack() as stack:
+            with on_processor(0):
+                loads = {
+                    name: stack.enter_context(serving(place.hosts.server, program, 8, PORT + number))
+                    for number, name in enumerate(("ask", "stream"))
                 }
+            results["mixed"] = {
+                str(MIXED_SIZE): in_turns(
+                    given.pairs,
+                    given.modes.split(","),
+                    place,
+                    lambda seconds: mixed(loads, place, seconds),
+                    given.seconds,
+                )
+            }
     for server in SERVERS:
         if server.name not in only:
             continue
@@ -231,47 +272,6 @@ def say(words: str) -> None:
     print(words, file=sys.stderr, flush=True)
 
 
-# ---- tables ----
-
-UNITS: dict[str, tuple[str, float, str]] = {
-    "p50_ns": ("us", 1e3, "p50"),
-    "p99_ns": ("us", 1e3, "p99"),
-    "a_second": ("/s", 1, "a second"),
-    "bits": ("Mb/s", 1e6, "bandwidth"),
-    "cpu_ns": ("us", 1e3, "CPU a message"),
-}
-SHOWN = {
-    "ask": ("p50_ns", "cpu_ns"),
-    "stream": ("bits", "cpu_ns"),
-    "nodelay": ("bits",),
-    "mixed": ("a_second", "bits"),
-    "servers": ("a_second", "cpu_ns"),
-}
-
-
-def ratio(runs: Sequence[Figures], base: Sequence[Figures], figure: str) -> str:
-    ratios = [run[figure] / other[figure] for run, other in zip(runs, base, strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
-    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
-
-
-def show(results: Mapping[str, Found]) -> None:
-    for kind, loads in results.items():
-        for figure in SHOWN[kind]:
-            unit, scale, title = UNITS[figure]
-            modes = list(next(iter(loads.values())))
-            print(f"\n**{kind}**, {title}: {unit} over TCP, then times that (quartiles)\n")
-            best = "learned" if kind in ("stream", "nodelay", "mixed") else "joined"
-            print("| load | " + " | ".join(modes) + f" | {best} of upstream |")
-            print("|---" * (len(modes) + 2) + "|")
-            for load, found in loads.items():
-                base = found["tcp"]
-                cells = [f"{statistics.median(run[figure] for run in base) / scale:,.2f}"]
-                cells += [ratio(found[name], base, figure) for name in modes[1:]]
-                cells.append(ratio(found[best], found["upstream"], figure))
-                print(f"| {load} | " + " | ".join(cells) + " |")
-
-
 def machine() -> str:
     model = next(
         (line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ": ?"
@@ -295,9 +295,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.5)
+    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=0.1)
     parser.add_argument("--only", default="ask,stream,nodelay,mixed,nginx,redis,postgresql")
+    parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="of messages, bytes")
+    parser.add_argument("--modes", default=",".join(MODES), help="`tcp` must be one of them")
+    parser.add_argument("--within", action="store_true", help="both ends in one namespace, over its loopback")
     parser.add_argument("--json", type=Path)
     parser.add_argument(
         "--bound", type=int, default=MOST_BYTES, help="bytes that may wait in a reader's queue"
@@ -312,7 +315,12 @@ def main() -> int:
     if given.earlier:
         runs = [json.loads(path.read_text()) for path in given.earlier]
     else:
-        told = {"machine": machine(), "pairs": given.pairs, "seconds": given.seconds}
+        told = {
+            "machine": machine(),
+            "pairs": given.pairs,
+            "seconds": given.seconds,
+            "within": given.within,
+        }
         with (
             tempfile.TemporaryDirectory(prefix="ackward-bench-", dir="/var/tmp") as name,
             cgroup() as group,
@@ -321,13 +329,23 @@ def main() -> int:
             moved_into(group),
         ):
             directory = Path(name)
-            place = Place(hosts, other, group, given.rival or compiled_rival(directory), given.bound)
+            if given.within:
+                hosts = TwoHosts(hosts.server, hosts.server)
+            place = Place(
+                hosts,
+                other,
+                group,
+                given.rival or compiled_rival(directory),
+                given.bound,
+                LOOPBACK if given.within else hosts.server_address(4),
+            )
             told["results"] = measured(place, compiled(directory), given, given.only.split(","))
         if given.json:
             given.json.write_text(json.dumps(told, indent=1))
         runs = [told]
     for told in runs:
-        print(f"\n{told['machine']}; --pairs {told['pairs']} --seconds {told['seconds']:g}")
+        within = " --within" if told["within"] else ""
+        print(f"\n{told['machine']}; --pairs {told['pairs']} --seconds {told['seconds']:g}{within}")
         show(told["results"])
     return 0
 

@@ -65,6 +65,12 @@ def pair(host: Namespace, address: str = "127.0.0.1", to: str | None = None) -> 
     return client, server
 
 
+def close(*sockets: socket.socket) -> None:
+    """All of them."""
+    for one in sockets:
+        one.close()
+
+
 def readable(connection: socket.socket) -> int:
     """FIONREAD: how many bytes can be read at once."""
     count = array.array("i", [0])

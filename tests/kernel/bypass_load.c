@@ -7,22 +7,22 @@
  *   bypass_load churn ADDRESS PORT CONNECTIONS AT_A_TIME SEED   short connections, a request and an answer each
  *   bypass_load ask ADDRESS PORT SIZE SECONDS                   request and answer of SIZE bytes, one after the other
  *   bypass_load stream ADDRESS PORT SIZE SECONDS [nodelay]      writes of SIZE bytes, with TCP_NODELAY if told so
+ *   bypass_load unix|pipe SIZE SECONDS                          as `ask`, between two processes without a network
  *
  * `churn` blocks in recv() as simple programs do; `ask` and `stream` have sockets that do not block, as event loops.
  *
  * A stream is 64-bit words, each its own number plus a salt of the connection and direction. A client ends with 0 if and only
  * if all was right; it prints one line: bytes, seconds, and nanoseconds at quantiles where it measures rounds.
  */
-#define _GNU_SOURCE
+#include "bypass_load.h"
+
 #include <arpa/inet.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,30 +30,19 @@
 #include <time.h>
 #include <unistd.h>
 
-enum kind { TRANSFER = 1, REQUEST, ASK, STREAM };
-
-/* What a client says first. */
-struct opening {
-	uint32_t kind, seed;
-	uint64_t bytes;
-};
-
-#define LARGEST (256 << 10)
-#define WORDS (LARGEST / 8 + 2)
-
-static void fail(const char *what)
+void fail(const char *what)
 {
 	fprintf(stderr, "%s: %s\n", what, strerror(errno));
 	exit(1);
 }
 
-static void wrong(const char *what)
+void wrong(const char *what)
 {
 	fprintf(stderr, "%s\n", what);
 	exit(1);
 }
 
-static uint64_t now_ns(void)
+uint64_t now_ns(void)
 {
 	struct timespec at;
 
@@ -61,50 +50,7 @@ static uint64_t now_ns(void)
 	return at.tv_sec * 1000000000ull + at.tv_nsec;
 }
 
-static uint32_t next(uint32_t *state) /* xorshift32, Marsaglia 2003 */
-{
-	*state ^= *state << 13;
-	*state ^= *state >> 17;
-	return *state ^= *state << 5;
-}
-
-/* From 1 to LARGEST, each order of magnitude as often as the other. */
-static size_t any_size(uint32_t *state)
-{
-	size_t most = 1ul << (next(state) % 19);
-
-	return 1 + next(state) % most;
-}
-
-static void rest(uint32_t *state)
-{
-	if (next(state) % 1024 == 0)
-		usleep(next(state) % 3000);
-}
-
-static void fill(uint64_t *words, uint64_t first, size_t count, uint64_t salt)
-{
-	for (size_t i = 0; i < count; i++)
-		words[i] = first + i + salt;
-}
-
-static int is_stream(const uint64_t *words, uint64_t first, size_t count, uint64_t salt)
-{
-	uint64_t difference = 0;
-
-	for (size_t i = 0; i < count; i++)
-		difference |= words[i] ^ (first + i + salt);
-	return !difference;
-}
-
-struct half {
-	int fd;
-	uint64_t bytes, salt;
-	uint32_t seed;
-	int polls; /* instead of waiting inside recv(), which something else than bytes may wake: hazard `wakeup` */
-};
-
-static void until(int fd, short events)
+void until(int fd, short events)
 {
 	struct pollfd one = { fd, events, 0 };
 
@@ -112,7 +58,7 @@ static void until(int fd, short events)
 }
 
 /* As an event loop reads: first try, then wait. */
-static ssize_t polled(int fd, void *buffer, size_t size)
+ssize_t polled(int fd, void *buffer, size_t size)
 {
 	ssize_t got;
 
@@ -121,64 +67,7 @@ static ssize_t polled(int fd, void *buffer, size_t size)
 	return got;
 }
 
-static void *write_stream(void *argument)
-{
-	struct half *half = argument;
-	uint64_t *words = malloc(WORDS * 8), at = 0;
-	uint32_t state = half->seed | 1;
-
-	while (at < half->bytes) {
-		size_t size = any_size(&state);
-		ssize_t sent;
-
-		if (size > half->bytes - at)
-			size = half->bytes - at;
-		fill(words, at / 8, size / 8 + 2, half->salt);
-		sent = send(half->fd, (char *)words + at % 8, size, MSG_NOSIGNAL);
-		if (sent <= 0)
-			fail("send");
-		at += sent;
-		rest(&state);
-	}
-	free(words);
-	return NULL;
-}
-
-static void *read_stream(void *argument)
-{
-	struct half *half = argument;
-	uint64_t *words = malloc(WORDS * 8), *expected = malloc(WORDS * 8), at = 0;
-	uint32_t state = (half->seed ^ 0x5bd1e995) | 1;
-
-	while (at < half->bytes) {
-		size_t size = any_size(&state);
-		size_t before = at % 8;
-		ssize_t got;
-
-		if (size > half->bytes - at)
-			size = half->bytes - at;
-		got = half->polls ? polled(half->fd, (char *)words + before, size) :
-				    recv(half->fd, (char *)words + before, size, 0);
-		if (got < 0)
-			fail("recv");
-		if (got == 0)
-			wrong("the stream ended early");
-		if (before || got % 8) {
-			fill(expected, at / 8, (before + got) / 8 + 1, half->salt);
-			if (memcmp((char *)words + before, (char *)expected + before, got))
-				wrong("bytes out of place");
-		} else if (!is_stream(words, at / 8, got / 8, half->salt)) {
-			wrong("bytes out of place");
-		}
-		at += got;
-		rest(&state);
-	}
-	free(words);
-	free(expected);
-	return NULL;
-}
-
-static void whole(int fd, void *buffer, size_t size)
+void whole(int fd, void *buffer, size_t size)
 {
 	for (size_t at = 0; at < size;) {
 		ssize_t got = polled(fd, (char *)buffer + at, size - at);
@@ -191,7 +80,7 @@ static void whole(int fd, void *buffer, size_t size)
 	}
 }
 
-static void all(int fd, const void *buffer, size_t size)
+void all(int fd, const void *buffer, size_t size)
 {
 	for (size_t at = 0; at < size;) {
 		ssize_t sent = send(fd, (const char *)buffer + at, size - at, MSG_NOSIGNAL);
@@ -227,12 +116,9 @@ static void ended(int fd)
 
 static void serve_one(int fd)
 {
-	static __thread char *buffer;
 	struct opening opening;
 	int one = 1;
 
-	if (!buffer)
-		buffer = malloc(LARGEST);
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	if (recv(fd, &opening, sizeof(opening), MSG_PEEK) == 0) { /* somebody looked whether we are here */
 		close(fd);
@@ -258,27 +144,12 @@ static void serve_one(int fd)
 		break;
 	}
 	case ASK:
-		for (;;) {
-			for (size_t at = 0; at < opening.bytes;) {
-				ssize_t got = polled(fd, buffer + at, opening.bytes - at);
-
-				if (got <= 0)
-					goto out;
-				at += got;
-			}
-			all(fd, buffer, opening.bytes);
-		}
-	case STREAM: {
-		uint64_t read = 0;
-		ssize_t got;
-
-		while ((got = polled(fd, buffer, LARGEST)) > 0)
-			read += got;
-		all(fd, &read, sizeof(read));
+		answer(fd, opening.bytes);
+		break;
+	case STREAM:
+		swallow(fd);
 		break;
 	}
-	}
-out:
 	close(fd);
 }
 
@@ -319,7 +190,7 @@ static int spread; /* over 127.0.0.1 to 127.0.0.200: ports in TIME_WAIT are not 
 static int streams;
 static int event_loop; /* SOCK_NONBLOCK for clients that behave like one */
 
-static int connected(uint32_t number)
+int connected(uint32_t number)
 {
 	struct sockaddr_in6 address = server_address;
 	int fd = socket(address.sin6_family, SOCK_STREAM | event_loop, 0), one = 1;
@@ -383,60 +254,6 @@ static void *churn(void *argument)
 	return NULL;
 }
 
-static int ascending(const void *one, const void *other)
-{
-	uint32_t a = *(const uint32_t *)one, b = *(const uint32_t *)other;
-
-	return (a > b) - (a < b);
-}
-
-static void ask(size_t size, double seconds)
-{
-	struct opening opening = { ASK, 0, size };
-	size_t rounds = 0, room = 1 << 22;
-	uint32_t *taken = malloc(room * sizeof(*taken));
-	char *buffer = calloc(1, size);
-	int fd = connected(0);
-	uint64_t begin, at, end;
-
-	all(fd, &opening, sizeof(opening));
-	begin = at = now_ns();
-	end = begin + seconds * 1e9;
-	while (at < end && rounds < room) {
-		uint64_t after;
-
-		all(fd, buffer, size);
-		whole(fd, buffer, size);
-		after = now_ns();
-		taken[rounds++] = after - at;
-		at = after;
-	}
-	qsort(taken, rounds, sizeof(*taken), ascending);
-	printf("%zu %.6f %u %u %u\n", rounds, (at - begin) / 1e9, taken[rounds / 2], taken[rounds * 99 / 100], taken[rounds - 1]);
-}
-
-static void stream(size_t size, double seconds)
-{
-	struct opening opening = { STREAM, 0, size };
-	char *buffer = calloc(1, size);
-	int fd = connected(0);
-	uint64_t begin, end, sent = 0, arrived;
-
-	all(fd, &opening, sizeof(opening));
-	begin = now_ns();
-	end = begin + seconds * 1e9;
-	do {
-		for (int i = 0; i < 64; i++)
-			all(fd, buffer, size);
-		sent += 64 * size;
-	} while (now_ns() < end);
-	shutdown(fd, SHUT_WR);
-	whole(fd, &arrived, sizeof(arrived));
-	if (arrived != sent)
-		wrong("bytes are missing");
-	printf("%llu %.6f\n", (unsigned long long)sent, (now_ns() - begin) / 1e9);
-}
-
 static void parse_address(const char *host, const char *port)
 {
 	struct addrinfo hints = { .ai_flags = AI_NUMERICHOST, .ai_socktype = SOCK_STREAM }, *found;
@@ -463,6 +280,10 @@ int main(int argc, char **argv)
 		puts("ready");
 		fflush(stdout);
 		serve(NULL);
+	}
+	if (argc == 4 && (!strcmp(argv[1], "unix") || !strcmp(argv[1], "pipe"))) {
+		ask_within(argv[1], atoi(argv[2]), atof(argv[3]));
+		return 0;
 	}
 	if (argc < 6)
 		wrong("usage: see the top of the source");

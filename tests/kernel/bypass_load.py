@@ -1,4 +1,4 @@
-"""Programs that notice when a byte is lost or out of place, compiled from ``bypass_load.c`` and run on test hosts."""
+"""Programs that notice when a byte is lost or out of place, compiled from ``bypass_load*.c`` and run on test hosts."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ PORT = 7410
 def compiled(directory: Path) -> Path:
     """The program, in that directory."""
     program = directory / "bypass_load"
-    source = Path(__file__).with_name("bypass_load.c")
-    subprocess.run(["cc", "-O2", "-Wall", "-Werror", "-pthread", "-o", str(program), str(source)], check=True)
+    sources = map(str, sorted(Path(__file__).parent.glob("bypass_load*.c")))
+    subprocess.run(["cc", "-O2", "-Wall", "-Werror", "-pthread", "-o", str(program), *sources], check=True)
     return program
 
 
@@ -48,6 +48,13 @@ class Load:
             command_inside(host, argv), capture_output=True, text=True, timeout=limit, check=False
         )
         assert done.returncode == 0, f"{' '.join(argv)}: {done.stderr}"
+        return Done(tuple(map(float, done.stdout.split())), self._cpu() - before)
+
+    def within(self, way: str, size: int, seconds: float, limit: float = 120) -> Done:
+        """The rounds of ``ask`` between two processes over ``way``, a Unix socket or two pipes: `unix`, `pipe`."""
+        argv = [str(self.program), way, str(size), str(seconds)]
+        before = self._cpu()
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=limit, check=True)
         return Done(tuple(map(float, done.stdout.split())), self._cpu() - before)
 
     def _cpu(self) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ from tests.kernel.bpf_file_system import bpf_file_system
 from tests.kernel.bypass_hosts import (
     HANGS,
     both_ways,
+    close,
     connect,
     in_kernel,
     listener,
@@ -80,11 +80,6 @@ def applied(host: Namespace, store: Receipts, scope: BypassScope = EVERYTHING) -
 
 def pinned(receipt: Receipt) -> Pinned:
     return Pinned(receipt.id, receipt.namespace.cookie or 0)
-
-
-def close(*sockets: socket.socket) -> None:
-    for one in sockets:
-        one.close()
 
 
 def test_status_says_who_joined_and_what_waits(host: Namespace, store: Receipts) -> None:

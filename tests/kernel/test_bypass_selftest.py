@@ -14,6 +14,7 @@ from tests.kernel.lab_hosts import ackward, ackward_json
 
 from ackward.cli.main import run
 from ackward.errors import Unavailable
+from ackward.kernel import directories
 from ackward.kernel.namespaces import NAMED, temporary
 from ackward.model.bypass import Capabilities, Finding, Hazard, Outcome
 from ackward.model.bypass_lab import BypassReport
@@ -34,6 +35,7 @@ def kept() -> Path:
     yield path
     if before is None:
         path.unlink(missing_ok=True)
+        directories.leave(path.parent, path.parent.parent)
     else:
         path.write_bytes(before)
 

@@ -39,10 +39,10 @@ def bypass_scope(
     return BypassScope(
         ports=sockets.ports,
         to=sockets.to,
-        source=None if source is None else _network(source),
+        source=None if source is None else _network(source, "--from"),
         cgroup=sockets.cgroup,
         excluded_ports=tuple(port_range(part) for part in excluded if _is_ports(part)),
-        excluded_networks=tuple(_network(part) for part in excluded if not _is_ports(part)),
+        excluded_networks=tuple(_network(part, "--exclude") for part in excluded if not _is_ports(part)),
         accepted=tuple(_hazards(name for text in accept for name in text.split(","))),
         joins="learned" if learn else "all",
     )
@@ -52,9 +52,9 @@ def _is_ports(text: str) -> bool:
     return text.replace("-", "").isdigit()
 
 
-def _network(text: str) -> str:
+def _network(text: str, option: str) -> str:
     try:
-        return str(network(text))
+        return str(network(text, option))
     except UsageError as error:
         error.consequence = "nothing was changed"
         raise

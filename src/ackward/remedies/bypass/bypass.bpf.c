@@ -51,6 +51,7 @@ int connections(struct bpf_sock_ops *ops)
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
 	case BPF_SOCK_OPS_STATE_CB:
 	case BPF_SOCK_OPS_RTT_CB:
+	case BPF_SOCK_OPS_TSTAMP_SENDMSG_CB:
 		break;
 	default:
 		return 1;
@@ -62,7 +63,9 @@ int connections(struct bpf_sock_ops *ops)
 	scope = bpf_map_lookup_elem(&scope_map, &zero);
 	if (!tp || !scope)
 		return 1;
-	if (ops->op == BPF_SOCK_OPS_RTT_CB) {
+	if (ops->op == BPF_SOCK_OPS_TSTAMP_SENDMSG_CB) {
+		see_write(socket, tp);
+	} else if (ops->op == BPF_SOCK_OPS_RTT_CB) {
 		learn(scope, ops, socket, tp, false);
 	} else if (ops->op == BPF_SOCK_OPS_STATE_CB) {
 		if (ops->args[0] == TCP_ESTABLISHED)
@@ -98,7 +101,7 @@ static __always_inline bool knows_peer(struct end *end)
 
 /*
  * A struct of the kernel at an address that we noted. Where that leads nowhere, its fields read as 0: a load, not a call of
- * bpf_probe_read_kernel(), of which there would be seven a message.
+ * bpf_probe_read_kernel(), of which there would be eight a message.
  */
 extern void *bpf_rdonly_cast(const void *address, u32 type) __ksym;
 #define AT(type, address) ((type *)bpf_rdonly_cast((void *)(address), bpf_core_type_id_kernel(type)))
@@ -125,20 +128,18 @@ static __always_inline bool few_wait(const struct scope *scope, struct end *end,
 static __always_inline enum counter way_of(const struct scope *scope, struct sk_msg_md *message, struct bpf_sock *socket,
 					   struct end *end)
 {
-	struct sock___bypass *peer;
+	struct tcp_sock *tp = AT(struct tcp_sock, socket);
 	struct sk_psock___bypass *psock;
-	unsigned long pressure;
-	struct tcp_sock *tp;
+	struct sock___bypass *peer;
 	u32 waiting;
 
 	if (!scope->redirecting)
 		return PASSED_STOPPED;
 	if (!knows_peer(end))
 		return PASSED_UNPAIRED;
-	tp = bpf_skc_to_tcp_sock(socket);
 	peer = AT(struct sock___bypass, end->peer.socket);
 	/* The address may be another socket's by now: these are freed and given out again. */
-	if (!tp || peer->__sk_common.skc_cookie.counter != end->peer.cookie)
+	if (peer->__sk_common.skc_cookie.counter != end->peer.cookie)
 		return PASSED_CLOSING;
 	psock = psock_of(peer);
 	if (!psock || tp->inet_conn.icsk_inet.sk.__sk_common.skc_state != TCP_ESTABLISHED ||
@@ -148,7 +149,7 @@ static __always_inline enum counter way_of(const struct scope *scope, struct sk_
 	if (tp->snd_una != tp->write_seq || peer->sk_receive_queue.qlen || psock->ingress_skb.qlen)
 		return PASSED_BEHIND;
 	/* TCP waits where there is no memory; a message that is redirected would fail with ENOMEM. */
-	if (bpf_probe_read_kernel(&pressure, sizeof(pressure), peer->__sk_common.skc_prot->memory_pressure) || pressure)
+	if (AT(struct hlist_head___bypass, peer->__sk_common.skc_prot->memory_pressure)->first)
 		return PASSED_MEMORY;
 	if (tp->snd_wnd < ((struct tcp_sock___bypass *)tp)->max_window / 2)
 		return PASSED_WINDOW;
@@ -163,6 +164,7 @@ int send(struct sk_msg_md *message)
 {
 	struct scope *scope = bpf_map_lookup_elem(&scope_map, &zero);
 	struct bpf_sock *socket = message->sk;
+	struct counters *counters;
 	enum counter way;
 	struct end *end;
 
@@ -176,12 +178,15 @@ int send(struct sk_msg_md *message)
 	if (way == REDIRECTED &&
 	    bpf_msg_redirect_hash(message, &members, &end->peer.cookie, BPF_F_INGRESS) != SK_PASS)
 		way = PASSED_CLOSING;
+	counters = bpf_map_lookup_elem(&counters_map, &zero);
+	if (counters)
+		counters->of[way]++;
 	if (way == REDIRECTED) {
 		end->messages++;
 		end->bytes += message->size;
-		count_more(REDIRECTED_BYTES, message->size);
+		if (counters)
+			counters->of[REDIRECTED_BYTES] += message->size;
 	}
-	count(way);
 	return SK_PASS;
 }
 

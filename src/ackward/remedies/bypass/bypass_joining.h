@@ -31,7 +31,7 @@ static __always_inline void offer(const struct scope *scope, struct bpf_sock_ops
 	pair.met = met_by(scope, common, listener, true, port);
 	pair.service.cgroup = BPF_CORE_READ(cgroup_of(listener), kn, id);
 	pair.service.port = port;
-	pair.manner = manner_of(scope, &pair.service);
+	pair.netns = netns_of(common);
 	numbers.client = BPF_CORE_READ(request, rcv_isn);
 	numbers.server = BPF_CORE_READ(request, snt_isn);
 	bpf_map_update_elem(&pairs, &numbers, &pair, BPF_ANY);
@@ -124,6 +124,8 @@ static __always_inline void join_client(const struct scope *scope, struct bpf_so
 		count(OUT_OF_SCOPE);
 		goto forget;
 	}
+	pair->service.within = pair->netns == netns_of((struct sock_common *)tp);
+	pair->manner = manner_of(scope, &pair->service);
 	switch (pair->manner) {
 	case STREAMING:
 		count(STREAMS);
@@ -141,6 +143,7 @@ static __always_inline void join_client(const struct scope *scope, struct bpf_so
 	}
 	if (pair->manner == UNDECIDED) {
 		count(SAMPLED);
+		sample(ops, socket, &pair->service, tp, false);
 		pair->client.cookie = cookie;
 		return;
 	}
@@ -164,7 +167,7 @@ static __always_inline void join_server(struct bpf_sock_ops *ops, struct bpf_soc
 	if (!pair || !pair->client.cookie)
 		return;
 	if (pair->manner == UNDECIDED) {
-		sample(ops, socket, &pair->service);
+		sample(ops, socket, &pair->service, tp, true);
 		bpf_map_delete_elem(&pairs, &numbers);
 		return;
 	}

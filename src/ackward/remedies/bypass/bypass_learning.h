@@ -1,21 +1,36 @@
 /* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
-/* Which services profit, learned from their connections on plain TCP. */
+/*
+ * Which services profit, learned from samples of their connections on plain TCP. A service is the cgroup and port of a server;
+ * its clients in other namespaces and those in its own are learned apart. The rule:
+ *  - Peers that take turns send about as many segments each way: join.
+ *  - One that streams sends many segments for each that comes back. TCP is quick where it gathers many writes into a segment;
+ *    past the stack each is handled by itself. Join where it gathers few: GATHERED at most between two namespaces,
+ *    GATHERED_WITHIN in one, where a segment costs less. Writes are seen from 6.15 on; before, no stream joins.
+ *  - A service whose server waits in recv() itself, or has options that a sock map ignores, does not join.
+ * docs/bypass.md has the figures. A sample ends after some segments, and fades when others come. What is kept: an entry for each
+ * of SERVICES services, of which the least used go first; and a few bytes beside each socket that is being sampled.
+ */
 #ifndef ACKWARD_BYPASS_LEARNING_H
 #define ACKWARD_BYPASS_LEARNING_H
 
 #include "bypass_state.h"
 
+#define SOL_SOCKET 1 /* include/uapi/asm-generic/socket.h */
 #define O_NONBLOCK 04000 /* include/uapi/asm-generic/fcntl.h */
-/*
- * Learning. Peers that take turns send about as many segments each way; one that streams sends many for each that comes
- * back, and loses by joining unless its messages are large (docs/bypass.md). A sample ends after some segments, and fades
- * when others come.
- */
-#define SAMPLE 64
-#define ENOUGH 8
-#define FADE 1024
-#define TURNS 4	 /* at least one segment back for so many there */
-#define AGAIN 32 /* one of so many connections of a service that is known is sampled again */
+/* include/uapi/linux/bpf.h, since 6.15 */
+#define SK_BPF_CB_FLAGS 1009
+#define SK_BPF_CB_TX_TIMESTAMPING 1
+#define BPF_SOCK_OPS_TSTAMP_SENDMSG_CB 20
+
+#define SAMPLE 64	  /* segments, both ways together */
+#define LONG_SAMPLE 256	  /* ... of a connection that streams */
+#define SETTLED 32	  /* the first segments are acknowledged at once, so that TCP gathers nothing yet */
+#define ENOUGH 16	  /* segments; each end of a sample tells of the same */
+#define FADE 4096
+#define TURNS 4		  /* at least one segment back for so many there */
+#define GATHERED 6	  /* writes in a segment */
+#define GATHERED_WITHIN 2 /* ... where both ends are in one namespace */
+#define AGAIN 32	  /* one of so many connections of a service that is known is sampled again */
 
 static __always_inline enum manner manner_of(const struct scope *scope, const struct service *service)
 {
@@ -29,11 +44,38 @@ static __always_inline enum manner manner_of(const struct scope *scope, const st
 	return learned->manner;
 }
 
-static __always_inline void sample(struct bpf_sock_ops *ops, struct bpf_sock *socket, struct service *service)
+static __always_inline void show_writes(struct bpf_sock_ops *ops, int flags)
 {
-	if (bpf_sk_storage_get(&samples, socket, service, BPF_SK_STORAGE_GET_F_CREATE))
-		bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG |
-						       BPF_SOCK_OPS_RTT_CB_FLAG);
+	bpf_setsockopt(ops, SOL_SOCKET, SK_BPF_CB_FLAGS, &flags, sizeof(flags));
+}
+
+static __always_inline void sample(struct bpf_sock_ops *ops, struct bpf_sock *socket, const struct service *service,
+				   struct tcp_sock *tp, bool server)
+{
+	struct sample sample = { .service = *service, .server = server };
+
+	if (!bpf_sk_storage_get(&samples, socket, &sample, BPF_SK_STORAGE_GET_F_CREATE))
+		return;
+	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG);
+	show_writes(ops, SK_BPF_CB_TX_TIMESTAMPING);
+}
+
+/* At the end of a call of send() that TCP took bytes of. */
+static __always_inline void see_write(struct bpf_sock *socket, struct tcp_sock *tp)
+{
+	struct sample *sample = bpf_sk_storage_get(&samples, socket, 0, 0);
+	u32 sent = ((struct tcp_sock___bypass *)tp)->data_segs_out;
+
+	if (!sample)
+		return;
+	if (sent < SETTLED) {
+		sample->first = tp->write_seq;
+		sample->sent = sent;
+		sample->carried = tp->bytes_sent;
+	} else {
+		sample->writes++;
+		sample->written = tp->write_seq;
+	}
 }
 
 /*
@@ -58,38 +100,72 @@ static __always_inline bool peculiar(struct tcp_sock *tp)
 		       1UL << bpf_core_enum_value(enum sock_flags___bypass, SOCK_ZEROCOPY___bypass);
 }
 
+static __always_inline bool take_turns(u64 there, u64 back)
+{
+	return there * TURNS >= back && back * TURNS >= there;
+}
+
+/* Whether the average segment is that of so many average writes at most. */
+static __always_inline bool gathers_at_most(const struct learned *learned, u64 writes)
+{
+	return learned->writes && learned->carried * learned->writes <= learned->written * learned->sent * writes;
+}
+
+static __always_inline void decide(struct learned *learned, bool within)
+{
+	if (learned->server != JOINS) /* or no server's end has been seen yet */
+		learned->manner = learned->server;
+	else if (learned->segments < ENOUGH)
+		return;
+	else if (take_turns(learned->turns, learned->segments) ||
+		 gathers_at_most(learned, within ? GATHERED_WITHIN : GATHERED))
+		learned->manner = JOINS;
+	else
+		learned->manner = STREAMING;
+}
+
 /* Two samples that end at once may lose one of them: it is evidence, not an account. */
 static __always_inline void learn(const struct scope *scope, struct bpf_sock_ops *ops, struct bpf_sock *socket,
 				  struct tcp_sock *tp, bool ends)
 {
-	struct service *service = bpf_sk_storage_get(&samples, socket, 0, 0);
+	struct sample *sample = bpf_sk_storage_get(&samples, socket, 0, 0);
 	u32 there = ((struct tcp_sock___bypass *)tp)->data_segs_out;
 	u32 back = ((struct tcp_sock___bypass *)tp)->data_segs_in;
 	struct learned first = {}, *learned;
 
-	if (!service || (!ends && there + back < SAMPLE))
+	if (!sample || (!ends && there + back < (take_turns(there, back) ? SAMPLE : LONG_SAMPLE)))
 		return;
-	learned = bpf_map_lookup_elem(&services, service);
+	learned = bpf_map_lookup_elem(&services, &sample->service);
 	if (!learned) {
-		bpf_map_update_elem(&services, service, &first, BPF_NOEXIST);
-		learned = bpf_map_lookup_elem(&services, service);
+		bpf_map_update_elem(&services, &sample->service, &first, BPF_NOEXIST);
+		learned = bpf_map_lookup_elem(&services, &sample->service);
 	}
 	/* One that closes before it was accepted shows nothing. */
 	if (learned && BPF_CORE_READ((struct sock___bypass *)tp, sk_socket)) {
 		if (learned->segments > FADE) {
 			learned->turns /= 2;
 			learned->segments /= 2;
+			learned->writes /= 2;
+			learned->written /= 2;
+			learned->sent /= 2;
+			learned->carried /= 2;
 		}
 		learned->turns += there < back ? there : back;
 		learned->segments += there < back ? back : there;
-		if (peculiar(tp))
-			learned->manner = PECULIAR;
-		else if (scope->pollers_only && blocks(tp))
-			learned->manner = BLOCKING;
-		else if (learned->segments >= ENOUGH)
-			learned->manner = learned->turns * TURNS >= learned->segments ? JOINS : STREAMING;
+		if (sample->writes) {
+			learned->writes += sample->writes;
+			learned->written += sample->written - sample->first;
+			learned->sent += there - sample->sent;
+			learned->carried += tp->bytes_sent - sample->carried;
+		}
+		if (sample->server)
+			learned->server = peculiar(tp)				? PECULIAR :
+					  scope->pollers_only && blocks(tp) ? BLOCKING :
+									      JOINS;
+		decide(learned, sample->service.within);
 	}
 	bpf_sk_storage_delete(&samples, socket);
+	show_writes(ops, 0);
 	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags &
 					       ~(BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG));
 }

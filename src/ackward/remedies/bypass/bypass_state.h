@@ -100,16 +100,19 @@ struct half {
 struct service {
 	u64 cgroup; /* the server's, its id */
 	u32 port;   /* as the server knows it */
-	u32 reserved;
+	u32 within; /* 1: of clients in the server's own namespace */
 };
 
 enum manner { UNDECIDED, JOINS, STREAMING, BLOCKING, PECULIAR };
 
 struct learned {
 	u32 manner;
-	u32 connections; /* offered since */
+	u32 server;	 /* what its end by itself calls for: JOINS, BLOCKING or PECULIAR */
+	u64 connections; /* offered since */
 	u64 turns;	 /* segments of those samples, the way that had fewer */
 	u64 segments;	 /* ... and the other way */
+	u64 writes, written; /* of both ends: how many, and their bytes */
+	u64 sent, carried;   /* the segments that TCP made of them, and their bytes */
 };
 
 struct {
@@ -125,16 +128,28 @@ struct pair {
 	u32 met; /* criteria that the server's end meets */
 	u32 manner;
 	u64 progress; /* from OFFERED to one of the others, once */
+	u64 netns;    /* the server's */
 	struct half client, server;
 	struct service service;
 };
 
-/* The server's end of a connection that is sampled. */
+/* An end of a connection that is sampled. */
+struct sample {
+	struct service service;
+	u32 server;  /* 1: the end that accepted */
+	/* Since its first segments: */
+	u32 writes;  /* that TCP took bytes of */
+	u32 first;   /* the sequence number before them */
+	u32 written; /* ... and after the last */
+	u32 sent;    /* segments before */
+	u64 carried; /* bytes in these */
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
-	__type(value, struct service);
+	__type(value, struct sample);
 } samples SEC(".maps");
 
 /* Between a SYN and the client's first message. Full, the oldest go: their connections stay on TCP. */
@@ -191,17 +206,12 @@ struct {
 
 static const u32 zero;
 
-static __always_inline void count_more(enum counter which, u64 more)
+static __always_inline void count(enum counter which)
 {
 	struct counters *counters = bpf_map_lookup_elem(&counters_map, &zero);
 
 	if (counters)
-		counters->of[which] += more;
-}
-
-static __always_inline void count(enum counter which)
-{
-	count_more(which, 1);
+		counters->of[which]++;
 }
 
 #endif

@@ -32,6 +32,11 @@ struct sk_buff___bypass {
 	char cb[48];
 };
 
+/* Stands for any word of the kernel's: programs may look at structs only. */
+struct hlist_head___bypass {
+	struct sk_buff_head___bypass *first;
+};
+
 struct file___bypass {
 	unsigned int f_flags;
 };

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ackward.errors import PrivilegeMissing, Unavailable
+from ackward.kernel import directories
 from ackward.model.bypass import Capabilities
 from ackward.remedies import receipts
 from ackward.remedies.bypass.engine import PROGRAM
@@ -50,9 +51,8 @@ def store(found: Capabilities) -> None:
     """Keep it, whole or not at all. Raises :class:`Unavailable`."""
     place = path()
     try:
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = place.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(found.to_json(), encoding="utf-8")
+        directories.inside(place.parent, lambda: partial.write_text(found.to_json(), encoding="utf-8"))
         partial.replace(place)
     except OSError as error:
         raise Unavailable(

@@ -31,7 +31,7 @@ class Pinned(BpfPins):
     def install(self, rules: Rules, cgroup: Path) -> None:
         """Load, pin, attach: nothing joins before all that an undo needs is pinned."""
         with Engine.load(rules) as engine:
-            self.directory.mkdir(parents=True)
+            self.make_directory()
             engine.pin(self.directory)
             engine.attach(cgroup)
             engine.pin_link(self.directory)
@@ -54,7 +54,7 @@ class Pinned(BpfPins):
                 engine.detach()
         for name in (LINK, *PINS):
             (self.directory / name).unlink(missing_ok=True)
-        self.directory.rmdir()
+        self.remove_directory()
         return said
 
     def _detach_link(self) -> None:

@@ -79,7 +79,8 @@ def _notes(scope: BypassScope) -> list[str]:
     ]
     if scope.joins == "learned":
         notes.append(
-            "a service's first connections stay on TCP, until it shows that its peers take turns"
+            "a service's first connections stay on TCP, until it shows that its peers take turns or stream in large "
+            "writes"
             + ("" if set(scope.accepted) >= OF_BLOCKING_READERS else " and that no program blocks in recv()")
         )
     if scope.cgroup is not None:

@@ -177,26 +177,33 @@ class Manner(enum.IntEnum):
 
 
 class Service(NamedTuple):
-    """struct service and struct learned: whose ways were learned. ``cgroup``: the id of the server's.
+    """struct service and struct learned: whose ways were learned.
 
-    ``turns`` and ``segments``: of the samples, the way that had fewer of them and the other way.
+    ``cgroup``: the id of the server's. ``within``: of clients in the server's own namespace. ``turns`` and
+    ``segments``: of the samples, the way that had fewer segments and the other way. ``writes`` and ``written``: of both
+    ends, how many and their bytes; ``sent`` and ``carried``: the segments that they became, and their bytes.
     """
 
     cgroup: int
     port: int
+    within: bool
     manner: Manner
     connections: int
     turns: int
     segments: int
+    writes: int
+    written: int
+    sent: int
+    carried: int
 
     @classmethod
     def parse(cls, key: bytes, value: bytes) -> Service:
         """From an entry's bytes."""
-        cgroup, port = _SERVICE.unpack(key)
-        manner, connections, turns, segments = _LEARNED.unpack(value)
-        return cls(cgroup, port, Manner(manner), connections, turns, segments)
+        cgroup, port, within = _SERVICE.unpack(key)
+        manner, *counts = _LEARNED.unpack(value)
+        return cls(cgroup, port, bool(within), Manner(manner), *counts)
 
 
-_SERVICE = struct.Struct("=QI4x")
-_LEARNED = struct.Struct("=IIQQ")
+_SERVICE = struct.Struct("=QII")
+_LEARNED = struct.Struct("=I4x7Q")
 SERVICE_SIZE, LEARNED_SIZE = _SERVICE.size, _LEARNED.size

@@ -36,7 +36,7 @@ _OVER_TCP = {
 _MANNERS = {
     Manner.UNDECIDED: "is being learned",
     Manner.JOINS: "joins",
-    Manner.STREAMS: "stays on TCP (it streams)",
+    Manner.STREAMS: "stays on TCP (it streams, in small writes)",
     Manner.BLOCKS: "stays on TCP (its program blocks in recv())",
     Manner.PECULIAR: "stays on TCP (socket options that a sock map ignores)",
 }
@@ -59,8 +59,11 @@ def words(counters: Counters, survey: Survey, services: Sequence[Service] = ()) 
         parts.append(f"over TCP: {reasons}")
     if reasons := kept_out(counters):
         parts.append(f"kept out: {reasons}")
-    named = sorted(services, key=lambda service: (service.port, service.cgroup))
-    parts += [f"port {service.port} {_MANNERS[service.manner]}" for service in named[:_NAMED]]
+    named = sorted(services, key=lambda service: (service.port, service.cgroup, service.within))
+    parts += [
+        f"port {service.port}{' within its namespace' * service.within} {_MANNERS[service.manner]}"
+        for service in named[:_NAMED]
+    ]
     if len(named) > _NAMED:
         parts.append(f"{len(named) - _NAMED} more services")
     return "; ".join(parts)
