@@ -60,8 +60,9 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.node_memory
 	$(BIN)/python -m benchmarks.bypass
 	$(BIN)/python -m benchmarks.gateway
+	$(BIN)/python -m benchmarks.gateway_distance
+	$(BIN)/python -m benchmarks.gateway_copying
 
-# How often the diagnosis of a capture is right, on the labelled corpus.
 # Coverage-guided fuzzing of the capture readers (atheris has wheels for few Pythons: it stays out of the dev group), and
 # nonsense for the CNI plugin and its agent.
 fuzz: $(STAMP)
@@ -69,6 +70,7 @@ fuzz: $(STAMP)
 	$(BIN)/python tests/fuzz/fuzz_capture.py -max_total_time=120
 	$(BIN)/python tests/fuzz/fuzz_cni.py 120
 
+# How often the diagnosis of a capture is right, on the labelled corpus.
 accuracy: $(STAMP)
 	$(BIN)/python benchmarks/accuracy.py tests/data/corpus
 

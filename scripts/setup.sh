@@ -5,7 +5,7 @@ set -euo pipefail
 case "${1:-}" in
 build) need="clang lld llvm libbpf-dev libbpf1 python3-venv" ;;
 lab) need="iproute2 util-linux" ;;
-tests) need="bpftool busybox-static chromium containerd containernetworking-plugins default-jdk-headless ethtool gcc haproxy iptables kubernetes-client libc6-dev nginx nodejs postgresql qemu-user-static qperf redis-server redis-tools runc systemd tcpdump tshark wrk" ;;
+tests) need="bpftool busybox-static chromium containerd containernetworking-plugins default-jdk-headless ethtool gcc haproxy iptables kubernetes-client libc6-dev nftables nginx nodejs postgresql qemu-user-static qperf redis-server redis-tools runc systemd tcpdump tshark wrk" ;;
 bench) need="qperf iperf3 bpftool tshark haproxy iptables containernetworking-plugins libnginx-mod-stream nginx socat wrk gcc libc6-dev postgresql redis-server redis-tools" ;;
 image) need="iproute2 libelf1 python3 zlib1g" ;; # what an image of deploy/Dockerfile has beside its base
 *) echo "usage: $0 build|lab|tests|bench|image" >&2; exit 2 ;;

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
+from tests.kernel.gateway_wires import Three, three_hosts
+from tests.traces import leaves_nothing as leaves_nothing
 
-from ackward.kernel.namespaces import in_sight
+from ackward.kernel.namespaces import Namespace, temporary
 from ackward.lab.topology import TwoHosts, two_hosts
 
 
@@ -28,11 +30,15 @@ def hosts() -> TwoHosts:
         yield made
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _leave_no_namespace():
-    """Each namespace of ours carries the PID of its maker: none may outlive it (others may run at the same time)."""
-    yield
-    names = [namespace.name for namespace in in_sight() if namespace.name.startswith("ackward-")]
-    makers = {name: int(name.rsplit("-", 2)[1]) for name in names}
-    left = [name for name, pid in makers.items() if pid == os.getpid() or not Path(f"/proc/{pid}").exists()]
-    assert not left
+@pytest.fixture(scope="module")
+def host() -> Iterator[Namespace]:
+    """A host with nothing but its loopback."""
+    with temporary("host") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def three() -> Iterator[Three]:
+    """A client's host, a gateway's and a server's in a row."""
+    with three_hosts() as made:
+        yield made

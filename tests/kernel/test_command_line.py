@@ -18,6 +18,7 @@ from tests.kernel.lab_hosts import ACKWARD, ackward, ackward_json, program
 
 from ackward.kernel.namespaces import Namespace
 from ackward.kernel.probes import cgroup2_mount
+from ackward.lab import programs
 from ackward.lab import run as lab
 from ackward.lab.peer import Shape
 from ackward.lab.topology import TwoHosts
@@ -146,7 +147,7 @@ def a_cgroup(name):
 def test_watch_can_be_narrowed_to_a_cgroup(hosts):
     shape = Shape(rounds=10_000)
     with a_cgroup(f"ackward-test-{os.getpid()}") as (group, inside), lab.server(hosts, shape):
-        load = lab.peer_command("load", hosts.server_address(4), shape)
+        load = programs.command("ackward.lab.peer", "load", hosts.server_address(4), shape.to_json())
         with program(hosts.client, [*inside, *load]) as mine, program(hosts.client, load) as other:
             mine.stdout.readline()
             other.stdout.readline()
@@ -156,7 +157,7 @@ def test_watch_can_be_narrowed_to_a_cgroup(hosts):
 
 def test_a_watched_cgroup_has_the_connections_that_it_accepts_and_no_others(hosts):
     shape, container = Shape(rounds=20, nagle=False), f"{os.getpid():08x}" * 8
-    serve = lab.peer_command("serve", "::", shape)
+    serve = programs.command("ackward.lab.peer", "serve", "::", shape.to_json())
     with (
         a_cgroup(container) as (group, inside),
         program(hosts.server, [*inside, *serve]) as server,
@@ -171,7 +172,9 @@ def test_a_watched_cgroup_has_the_connections_that_it_accepts_and_no_others(host
             (hosts.client, hosts.server_address(4)),
             (hosts.server, hosts.client_address(4)),
         ):
-            with program(host, lab.peer_command("load", address, shape)) as load:
+            with program(
+                host, programs.command("ackward.lab.peer", "load", address, shape.to_json())
+            ) as load:
                 assert load.wait(timeout=30) == 0
         flows = json.loads(watch.communicate(timeout=30)[0])["flows"]
     assert [flow["server_process"]["container"] for flow in flows] == [container[:12]]

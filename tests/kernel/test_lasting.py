@@ -10,14 +10,14 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from tests.kernel.lab_hosts import ACKWARD
 from tests.kernel.quickack_hosts import eventually, router, routing
+from tests.kernel.stepping import request, stepping
 
 from ackward import remedies
 from ackward.cli import main as cli
@@ -32,6 +32,8 @@ from ackward.remedies.clearance import undo_all
 from ackward.remedies.lasting import lease, persistence
 from ackward.remedies.receipts import Receipts
 from ackward.remedies.transaction import Occasion, Remedy
+
+Cut = Callable[..., int | None]
 
 PORT, ROUTES = 7300, None
 SECOND = Lasting(lease_ns=1_000_000_000)
@@ -73,46 +75,22 @@ def fix(tmp_path: Path) -> Iterator[Fix]:
         assert not made.holders()
 
 
-# Applies, renews or undoes in a process of its own and kills it after a step; prints the steps if there are fewer.
-STEPPER = """
-import os, signal, sys
-from pathlib import Path
-from ackward import remedies
-from ackward.kernel.systemd import Systemd
-from ackward.loop import fixing
-from ackward.model.plan import Lasting
-from ackward.remedies.receipts import Receipts
-what, netns, port, directory, root, lasting, last = sys.argv[1:]
-remedy, store = remedies.load("quickack"), Receipts(Path(directory), Systemd(Path(root)))
-if what == "apply":
-    plan = fixing.plan_quickack(netns=netns, port=int(port) or None)
-    steps = remedy.apply_steps(plan, store, Lasting.model_validate_json(lasting))
-else:
-    steps = remedy.undo_steps(store.load().receipts[0], store)
-count = 0
-for _ in steps:
-    count += 1
-    if count == int(last):
-        os.kill(os.getpid(), signal.SIGKILL)
-print(count)
-"""
+@pytest.fixture(scope="module")
+def cut() -> Iterator[Cut]:
+    """Applies, renews or undoes and kills it after step ``last``; the number of steps when there are fewer."""
+    with stepping() as take:
 
+        def cut(what: str, fix: Fix, lasting: Lasting, last: int, port: int | None = PORT) -> int | None:
+            plan = fix.plan(port) if what == "apply" else None
+            return take(request(plan, fix.store, last=last, lasting=lasting))
 
-def cut(what: str, fix: Fix, lasting: Lasting, last: int, port: int | None = PORT) -> int | None:
-    """Run and kill after step ``last``; the number of steps when there are fewer. Routes have fewer than a port."""
-    places = (fix.host.name, str(port or 0), str(fix.store.directory), str(fix.store.systemd.root))
-    command = [sys.executable, "-c", STEPPER, what, *places, lasting.model_dump_json(), str(last)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        return int(done.stdout)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    return None
+        yield cut
 
 
 class TestLease:
     """It goes by itself."""
 
-    def test_killed_right_after_apply_it_goes_when_its_time_is_up(self, fix: Fix) -> None:
+    def test_killed_right_after_apply_it_goes_when_its_time_is_up(self, fix: Fix, cut: Cut) -> None:
         steps = cut("apply", fix, HOUR, 0)
         assert steps is not None
         undo_all(fix.store, [fix.host])
@@ -122,7 +100,7 @@ class TestLease:
         (line,) = (fix.store.directory / "leases.log").read_text().splitlines()
         assert "undone: add the IPv4 rule" in line
 
-    def test_killed_after_any_step_nothing_is_left_when_its_time_is_up(self, fix: Fix) -> None:
+    def test_killed_after_any_step_nothing_is_left_when_its_time_is_up(self, fix: Fix, cut: Cut) -> None:
         """Of apply, and of an undo by hand; the receipts too, and what held the lease."""
         half = Lasting(lease_ns=500_000_000)
         for what in ("apply", "undo"):
@@ -192,7 +170,7 @@ class TestLease:
         assert fix.apply(SECOND).id == first.id
         assert eventually(lambda: fix.is_gone)
 
-    def test_a_renewal_cut_after_any_step_keeps_one_lease(self, fix: Fix) -> None:
+    def test_a_renewal_cut_after_any_step_keeps_one_lease(self, fix: Fix, cut: Cut) -> None:
         last, total = 0, None
         while total is None:
             last += 1
@@ -255,7 +233,7 @@ class TestPersistence:
         assert fix.is_gone
         assert not list(fix.store.systemd.units.rglob("ackward-*"))
 
-    def test_killed_after_any_step_undo_all_leaves_nothing(self, fix: Fix) -> None:
+    def test_killed_after_any_step_undo_all_leaves_nothing(self, fix: Fix, cut: Cut) -> None:
         for what in ("apply", "undo"):
             last, total = 0, None
             while total is None:

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import pytest
 from tests.kernel.bpf_file_system import bpf_file_system
 from tests.kernel.quickack_hosts import SLOW_MS, Conversation, eventually, wire
+from tests.kernel.steered_programs import Answers, Program
 from tests.kernel.steering_hosts import CGROUP, cgroup, moved_into, nodelay, pair
 
 from ackward import remedies
-from ackward.cli import main as cli
-from ackward.errors import Refused, Unavailable, UnknownName
+from ackward.errors import Refused
 from ackward.kernel.background import start_time_of
 from ackward.kernel.namespaces import Namespace, call_inside, resolve, temporary
 from ackward.loop.fixing import plan_nodelay
@@ -36,7 +34,6 @@ from ackward.remedies.steering.hook import Hook, hooks
 T = TypeVar("T")
 
 NODELAY = remedies.load("nodelay")
-ACKWARD = [sys.executable, "-c", "from ackward.cli.main import main; main()"]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -73,89 +70,6 @@ def apply(host: Namespace, scope: SocketScope, store: Receipts) -> Receipt:
 
 def hook(receipt: Receipt) -> Hook:
     return next(found for found in hooks() if found.receipt == receipt.id)
-
-
-# An unmodified program: it writes in two pieces, and does as it is told: go on, tell how its sockets are, close, connect.
-PROGRAM = """
-import fcntl, json, os, socket, sys, time
-def connect():
-    return socket.create_connection((sys.argv[1], int(sys.argv[2])))
-connection = connect()
-for line in sys.stdin:
-    answer = None
-    if line == "round\\n":
-        start = time.monotonic()
-        connection.send(b"h" * 100)
-        connection.send(b"b" * 200)
-        assert len(connection.recv(100)) == 100
-        answer = (time.monotonic() - start) * 1e3
-    elif line == "state\\n":
-        number = connection.fileno()
-        answer = [sorted(os.listdir("/proc/self/fd")), fcntl.fcntl(number, fcntl.F_GETFL), fcntl.fcntl(number, fcntl.F_GETFD)]
-    elif line == "close\\n":
-        answer = time.monotonic()
-        connection.close()
-    elif line == "connect\\n":
-        connection = connect()
-        answer = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-    print(json.dumps(answer), flush=True)
-"""
-
-
-class Program:
-    """That program, in ``host``, as a process of its own."""
-
-    def __init__(self, prefix: list[str], address: str, port: int) -> None:
-        command = [*prefix, sys.executable, "-S", "-c", PROGRAM, address, str(port)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-    def ask(self, what: str) -> object:
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.write(f"{what}\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-    def round(self) -> float:
-        answer = self.ask("round")
-        assert isinstance(answer, float)
-        return answer
-
-
-class Answers:
-    """A server for several connections in turn, that notes when it saw the end of each."""
-
-    def __init__(self, host: Namespace, address: str, port: int) -> None:
-        self.ended: list[float] = []
-        self._listener = call_inside(host, socket.create_server, (address, port))
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join(5)
-        self._listener.close()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return  # shut down
-            with connection, contextlib.suppress(ConnectionError):
-                while connection.recv(300, socket.MSG_WAITALL):
-                    connection.sendall(b"a" * 100)
-                self.ended.append(time.monotonic())
 
 
 def test_a_live_stall_ends_within_one_round_and_the_program_never_notices(store: Receipts) -> None:
@@ -457,50 +371,3 @@ def test_the_engine_sets_other_options(
         assert ended == [Ending.UNDONE, Ending.UNDONE]
         assert opened.getsockopt(*number) == was
         assert born.getsockopt(*number) == (0 if before is not None else was)
-
-
-class TestRefusals:
-    """What is missing, what follows, what else would do; nothing changed."""
-
-    @pytest.mark.parametrize(
-        ("arguments", "words"),
-        [
-            ([], "name --port, --to, --cgroup or --pid"),
-            (["--port", "7010-7000"], "turned round. Nothing was changed. Next: write 7000-7010"),
-            (["--port", "0"], "is no TCP port"),
-            (["--port", "70000"], "is no TCP port"),
-            (["--port", "http"], "write 7000, or 7000-7010"),
-            (["--to", "10.0.0.1/8"], "write 10.0.0.0/8"),
-            (["--pid", "999999999"], "there is no process 999999999. Nothing was changed"),
-            (["--cgroup", "/sys/fs/cgroup/cpu"], "is not in the cgroup v2 hierarchy. Nothing was changed"),
-            (["--cgroup", "no/such"], "there is no cgroup no/such"),
-        ],
-    )
-    def test_bad_requests(self, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
-        assert cli.run(["fix", "nodelay", *arguments]) == 2
-        captured = capsys.readouterr()
-        assert words in captured.err
-        assert captured.out == ""
-
-    def test_a_process_that_ended(self, host: Namespace) -> None:
-        with pytest.raises(UnknownName, match="has ended"):
-            NODELAY.plan(host, SocketScope(pid=os.getpid(), start_time=1))
-
-    def test_a_kernel_that_refuses_the_option(self) -> None:
-        with pytest.raises(Unavailable, match="does not let a hook set TCP_DELACK_MAX"):
-            probing.require(SocketOption(name="TCP_DELACK_MAX", value=1))  # below two jiffies: never allowed
-
-    def test_without_ptrace(self, store: Receipts) -> None:
-        drop = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace", *ACKWARD]
-        arguments = ["fix", "nodelay", "--netns", "self", "--pid", str(os.getpid())]
-        done = subprocess.run([*drop, *arguments], capture_output=True, text=True, check=False)
-        assert done.returncode == 3, done.stderr
-        assert "may not be looked into (ptrace" in done.stderr
-        assert "--cgroup" in done.stderr
-
-    def test_without_the_bpf_file_system(self) -> None:
-        script = 'umount /sys/fs/bpf && exec "$@" fix nodelay --port 7300'
-        command = ["unshare", "--mount", "sh", "-c", script, "sh", *ACKWARD]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 3, done.stderr
-        assert "Next: mount -t bpf bpf /sys/fs/bpf" in done.stderr

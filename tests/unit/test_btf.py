@@ -282,7 +282,22 @@ def test_check_tells_a_stale_layout_from_a_fresh_one(compiled: Path, tmp_path: P
     stale = generate("--check", "sample", *places)
     assert stale.returncode == 1
     assert "does not match" in stale.stderr
-    assert "Next: run `scripts/generate_event_layout.py sample`" in stale.stderr
+    assert f"Next: run `scripts/generate_event_layout.py sample {' '.join(places)}`" in stale.stderr
+
+
+def test_a_struct_of_two_objects_is_written_once_and_must_be_the_same(compiled: Path, tmp_path: Path) -> None:
+    generator = imported(ROOT / "scripts/generate_event_layout.py")
+    first, second = tmp_path / "capture/first.py", tmp_path / "capture/second.py"
+    written: dict[str, tuple[Path, str]] = {}
+    assert "SAMPLE: np.dtype" in generator.module_text(compiled, first, ["sample"], written)
+    sharing = generator.module_text(compiled, second, ["holder"], written)
+    assert "from ackward.capture.first import SAMPLE\n" in sharing
+    assert "SAMPLE: np.dtype" not in sharing
+    assert "HOLDER: np.dtype" in sharing
+    home, text = written["sample"]
+    written["sample"] = home, text.replace("u8", "u4")
+    with pytest.raises(Unavailable, match=r"struct sample of sample.o is not laid out as .* first.py"):
+        generator.module_text(compiled, second, ["holder"], written)
 
 
 def test_the_generated_layout_needs_no_formatting(compiled: Path, tmp_path: Path) -> None:
@@ -305,7 +320,9 @@ def test_the_generated_layout_needs_no_formatting(compiled: Path, tmp_path: Path
 
 
 def test_an_object_that_is_missing_is_named(tmp_path: Path) -> None:
-    outcome = generate("--object", str(tmp_path / "gone.o"))
+    outcome = generate(
+        "sample", "--object", str(tmp_path / "gone.o"), "--output", str(tmp_path / "layout.py")
+    )
     assert outcome.returncode == 3
     assert f"{tmp_path}/gone.o cannot be read" in outcome.stderr
     assert "Traceback" not in outcome.stderr

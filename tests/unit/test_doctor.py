@@ -241,7 +241,7 @@ def test_what_is_absent_takes_away_what_needs_it_and_nothing_else() -> None:
     assert (
         next(ability.why for ability in report.commands if ability.command == "watch") == "needs kernel BTF"
     )
-    assert report.verdict.startswith("6 of 12 commands work here")
+    assert report.verdict.startswith("8 of 14 commands work here")
 
 
 def test_what_only_helps_degrades_aloud() -> None:

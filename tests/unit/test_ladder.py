@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit import report_factory
+from tests.unit import drawing_factory, report_factory
 
 from ackward.model.causes import Cause, End
 from ackward.model.report import Ladder, LadderStep, Stall
@@ -102,7 +102,7 @@ def test_a_longer_interval_is_never_drawn_shorter(picture: Ladder) -> None:
 
 
 def test_quiet_is_compressed_marked_and_named_and_the_rest_is_to_scale() -> None:
-    picture = report_factory.standoff_ladder()
+    picture = drawing_factory.standoff_ladder()
     scale = ladder.scale_of(picture)
     assert scale.breaks == ((21_000, 43_914_000),)
     quiet = scale.height(43_914_000) - scale.height(21_000)
@@ -135,7 +135,7 @@ def test_any_exchange_can_be_drawn_and_its_labels_do_not_overlap(
 
 @pytest.mark.parametrize(("holding", "x"), [(End.CLIENT, ladder._X[End.CLIENT]), (End.SERVER, None)])
 def test_the_stall_is_shaded_beside_the_end_that_holds(holding: End, x: float | None) -> None:
-    svg = drawn(report_factory.standoff_ladder(), holding)
+    svg = drawn(drawing_factory.standoff_ladder(), holding)
     (area,) = [rect for rect in svg.iter("rect") if rect.get("class") == "stall"]
     start, width = float(area.get("x") or 0), float(area.get("width") or 0)
     if holding is End.CLIENT:
@@ -147,7 +147,7 @@ def test_the_stall_is_shaded_beside_the_end_that_holds(holding: End, x: float | 
 
 
 def test_arrows_slant_from_sender_to_receiver() -> None:
-    svg = drawn(report_factory.standoff_ladder())
+    svg = drawn(drawing_factory.standoff_ladder())
     arrows = [line for line in svg.iter("line") if line.get("marker-end")]
     ends = [(float(a.get("x1") or 0) < float(a.get("x2") or 0), a.get("class")) for a in arrows]
     assert ends == [(True, "data"), (False, "bare"), (True, "data"), (False, "data")]

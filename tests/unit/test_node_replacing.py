@@ -139,3 +139,10 @@ def test_install_puts_it_there_whole_with_its_mode(tmp_path: Path) -> None:
     )
     with pytest.raises(Unavailable, match="cannot be written"):
         install(tmp_path / "nowhere" / "binary", b"", 0o755)
+
+
+def test_install_takes_away_what_one_left_that_was_killed(tmp_path: Path) -> None:
+    (tmp_path / f".marker.0a1b2c{PARTIAL}").write_bytes(b"hal")
+    for changed in (True, False):
+        assert install(tmp_path / "marker", b"whole", 0o644) is changed
+        assert [path.name for path in tmp_path.iterdir()] == ["marker"]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import platform
 import socket
+import subprocess
+import sys
 from contextlib import closing
 from itertools import pairwise
 
@@ -67,6 +70,43 @@ class TestRefusals:
         assert pinned.means is Means.REARM
         assert pinned.delay_ns == 200_000_000
         assert "not by delack-max: this kernel has no TCP_DELACK_MAX_US" in pinned.why
+
+
+#: No netlink from here on, as systemd's RestrictAddressFamilies=AF_INET does it: seccomp(2) with struct sock_filter
+#: (load the call's number, socket(2)? load its first argument, AF_NETLINK? give EAFNOSUPPORT).
+_WITHOUT_NETLINK = """
+import ctypes, errno, platform, socket, struct
+number = {"x86_64": 41, "aarch64": 198}[platform.machine()]
+code = [(0x20, 0, 0, 0), (0x15, 0, 3, number), (0x20, 0, 0, 16), (0x15, 0, 1, 16),
+        (0x06, 0, 0, 0x50000 | errno.EAFNOSUPPORT), (0x06, 0, 0, 0x7FFF0000)]
+instructions = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in code))
+program = ctypes.create_string_buffer(struct.pack("=H6xQ", len(code), ctypes.addressof(instructions)))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0, "PR_SET_NO_NEW_PRIVS"
+assert libc.prctl(22, 2, program) == 0, "PR_SET_SECCOMP"
+
+import ackward
+listener = socket.create_server(("127.0.0.1", 0))
+client = socket.create_connection(listener.getsockname())
+pinned = ackward.pin_quickack(client)
+print(pinned.means.value, "|", pinned.why)
+try:
+    ackward.pin_quickack(client, means="route")
+except ackward.errors.Unavailable as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="socket(2)'s number is not known")
+def test_without_netlink_the_strongest_means_that_works_is_taken() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_NETLINK], capture_output=True, text=True, check=False
+    )
+    assert not done.stderr
+    taken, refused = done.stdout.splitlines()
+    assert taken.startswith(("delack-max", "rearm"))
+    assert "not by route: Address family not supported" in taken
+    assert "cannot be pinned by route (Address family not supported" in refused
 
 
 def test_what_is_set_is_taken_back_and_file_flags_stay() -> None:

@@ -177,7 +177,37 @@ def test_the_lock_keeps_other_processes_out(store: Receipts) -> None:
     command = [sys.executable, "-c", program, str(store.directory / "lock")]
     with store.lock():
         assert subprocess.run(command, check=False).returncode == 7
-    assert subprocess.run(command, check=False).returncode == 0
+
+
+# Each adds one, so slowly that two at once would lose one of theirs.
+COUNTING = """
+import sys, time
+from pathlib import Path
+from ackward.remedies.receipts import Receipts
+store, count = Receipts(Path(sys.argv[1])), Path(sys.argv[2])
+for _ in range(100):
+    with store.lock():
+        before = int(count.read_text())
+        time.sleep(0.0001)
+        count.write_text(str(before + 1))
+"""
+
+
+def test_one_at_a_time_also_where_the_lock_goes_each_time(tmp_path: Path) -> None:
+    """Nothing else is in the directory: whoever leaves takes it away, while others wait for its lock."""
+    directory, count = tmp_path / "store", tmp_path / "count"
+    count.write_text("0")
+    command = [sys.executable, "-c", COUNTING, str(directory), str(count)]
+    running = [subprocess.Popen(command) for _ in range(4)]
+    assert [process.wait() for process in running] == [0] * 4
+    assert count.read_text() == "400"
+    assert not directory.exists()
+
+
+def test_what_others_put_beside_the_receipts_keeps_the_directory(store: Receipts) -> None:
+    with store.lock():
+        (store.directory / "gateway").mkdir()
+    assert [entry.name for entry in store.directory.iterdir()] == ["gateway"]
 
 
 def test_the_lock_is_not_inherited(store: Receipts) -> None:

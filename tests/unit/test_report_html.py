@@ -11,7 +11,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from tests.unit import report_factory
+from tests.unit import drawing_factory, report_factory
 
 from ackward.model.causes import Cause
 from ackward.model.report import Capture, CauseTotal, Report
@@ -354,7 +354,7 @@ def test_fifty_findings_with_the_largest_plots_fit() -> None:
         }
         for n in range(MOST_SEGMENTS)
     ]  # fmt: skip
-    sequence = report_factory.plot_of(
+    sequence = drawing_factory.plot_of(
         rows, exchange=(0, rows[-1]["at"]), stalls=[(1, 2)], packet=tuple(range(len(rows)))
     )
     finding = report_factory.long_transfer_finding().model_copy(update={"sequence": sequence})
@@ -365,3 +365,34 @@ def test_fifty_findings_with_the_largest_plots_fit() -> None:
 def test_the_script_of_plots_is_there_only_if_there_is_one() -> None:
     assert "class SequencePlot" in page_of(report_factory.standoff()).source
     assert "class SequencePlot" not in page_of(report_factory.healthy()).source
+
+
+def test_of_thousands_of_findings_the_worst_are_drawn_and_all_are_told() -> None:
+    report = report_factory.standoff()
+    finding = report.findings[0]
+    many = [
+        finding.model_copy(
+            update={
+                "server": f"10.77.0.2:{7000 + n}",
+                "lost_ns": finding.lost_ns.model_copy(update={"total": 10**9 - n}),
+            }
+        )
+        for n in range(1000)
+    ]
+    page = html.render(report.model_copy(update={"findings": many}), title="many")
+    assert page.count('class="ladder cause-') == html.DRAWN_FINDINGS
+    assert page.count('class="finding ') == len(many)
+    assert "10.77.0.2:7999" in page
+    assert len(page.encode()) < 5_000_000
+
+
+def test_remedies_stand_in_the_order_of_the_diagnosis() -> None:
+    """Of two that save about as much the one comes first that can be had without changing a program."""
+    report = report_factory.standoff()
+    finding = report.findings[0]
+    first, second = finding.remedies[:2]
+    second = second.model_copy(update={"saves_ns": first.saves_ns + 1})
+    changed = finding.model_copy(update={"remedies": [first, second]})
+    page = html.render(report.model_copy(update={"findings": [changed]}), title="order")
+    remedies = page[page.index('class="remedies"') :]
+    assert remedies.index(f">{first.name}<") < remedies.index(f">{second.name}<")

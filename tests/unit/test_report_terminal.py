@@ -79,6 +79,46 @@ def test_dropped_flows_are_said_aloud() -> None:
     assert "12 flows could not be kept and are in no number here." in printed(terminal.report_view(report))
 
 
+def test_a_thousand_findings_do_not_scroll_the_worst_one_away() -> None:
+    report = report_factory.standoff()
+    [finding, *_] = report.findings
+    many = [
+        finding.model_copy(
+            update={
+                "server": f"10.77.0.2:{7000 + n}",
+                "lost_ns": finding.lost_ns.model_copy(update={"total": 10**9 + n}),
+            }
+        )
+        for n in range(1000)
+    ]
+    text = printed(terminal.report_view(report.model_copy(update={"findings": many})), width=100)
+    assert text.count("╭") == terminal.MOST_FINDINGS
+    assert "10.77.0.2:7999" in text
+    assert "And 992 smaller findings (standoff), 16 min 32 s in all: --report and --json show them." in text
+
+
+@pytest.mark.parametrize(
+    ("cause", "words"),
+    [
+        (Cause.NAGLE, "The client holds data back"),
+        (Cause.RETRANSMISSION_TIMEOUT, "The client waits for its retransmission timer"),
+        (Cause.RECEIVE_WINDOW, "The client waits until the other end reads"),
+    ],
+)
+def test_what_an_end_does_is_what_its_cause_makes_it_do(cause: Cause, words: str) -> None:
+    finding = report_factory.standoff_finding().model_copy(update={"cause": cause, "delaying_end": None})
+    assert summary.blame(finding) == f"{words}."
+
+
+def test_a_finding_that_took_no_time_says_so() -> None:
+    report = report_factory.standoff()
+    nothing = report.findings[0].lost_ns.model_copy(update={"p50": 0, "p99": 0, "total": 0})
+    finding = report.findings[0].model_copy(update={"lost_ns": nothing})
+    assert summary.cost(finding, report) == "no time lost on 59 of 60 exchanges"
+    text = printed(terminal.report_view(report.model_copy(update={"findings": [finding]})))
+    assert "│ no time lost on 59 of 60 exchanges  " in text
+
+
 def test_bars_line_up_and_grow_with_the_time() -> None:
     lines = printed(terminal.report_view(report_factory.healthy())).splitlines()
     bars = [line for line in lines if "█" in line]

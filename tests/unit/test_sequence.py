@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 from tests import recordings
-from tests.unit import report_factory
+from tests.unit import drawing_factory
 
 from ackward.diagnosis import sequence
 from ackward.diagnosis.attribution import partition
@@ -227,7 +227,7 @@ def test_a_long_transfer_is_drawn_quickly():
 
 
 def test_columns_must_be_equally_long():
-    plot = report_factory.standoff_sequence()
+    plot = drawing_factory.standoff_sequence()
     with pytest.raises(ValidationError, match="differ in length"):
         SequencePlot.model_validate(plot.model_dump() | {"seq": (1,)})
     with pytest.raises(ValidationError, match="name rows"):
@@ -291,7 +291,7 @@ def unpacked(data: dict) -> list[tuple[int | None, ...]]:
 
 @pytest.mark.parametrize(
     "plot",
-    [report_factory.standoff_sequence(), report_factory.lossy_sequence(), drawn(300, lost=40)],
+    [drawing_factory.standoff_sequence(), drawing_factory.lossy_sequence(), drawn(300, lost=40)],
     ids=["standoff", "lossy", "wrapped"],
 )
 def test_packing_loses_nothing(plot):
@@ -299,9 +299,9 @@ def test_packing_loses_nothing(plot):
 
 
 def test_the_caption_counts():
-    assert page.seen(report_factory.standoff_sequence()) == "12 segments, as seen at the client"
-    assert page.seen(report_factory.lossy_sequence()) == "203 of 4,012 segments, as seen at the server"
-    between = report_factory.standoff_sequence().model_copy(update={"seen_from": "between"})
+    assert page.seen(drawing_factory.standoff_sequence()) == "12 segments, as seen at the client"
+    assert page.seen(drawing_factory.lossy_sequence()) == "203 of 4,012 segments, as seen at the server"
+    between = drawing_factory.standoff_sequence().model_copy(update={"seen_from": "between"})
     assert page.seen(between).endswith("as seen between the two hosts, at times estimated for the client")
-    assert page.has_neighbours(report_factory.standoff_sequence())
-    assert not page.has_neighbours(report_factory.lossy_sequence())
+    assert page.has_neighbours(drawing_factory.standoff_sequence())
+    assert not page.has_neighbours(drawing_factory.lossy_sequence())

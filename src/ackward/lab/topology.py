@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from ackward.errors import Unavailable
 from ackward.kernel.namespaces import Namespace, call_inside, command_inside, temporary
+from ackward.lab import programs
 from ackward.lab.delay_line import TO_CLIENT, TO_SERVER
 from ackward.lab.wan import Line, Wan
 
@@ -127,16 +127,28 @@ def _address(host: Namespace, device: str, addresses: Mapping[int, str]) -> None
 
 
 @contextmanager
+def _host(label: str) -> Iterator[Namespace]:
+    """A namespace whose devices have a link-local address at once: without one a router solicits no neighbour.
+
+    Duplicate address detection would keep it tentative for up to two seconds (net/ipv6/addrconf.c, ndisc_solicit()).
+    """
+    with temporary(label) as host:
+        # Off for a device only where both say so.
+        set_sysctls(host, {f"net.ipv6.conf.{which}.accept_dad": "0" for which in ("all", "default")})
+        yield host
+
+
+@contextmanager
 def two_hosts(wan: Wan | None = None) -> Iterator[TwoHosts]:
     """Make both hosts, on one wire or at the ends of ``wan``; they are gone at the end, whatever happened."""
     with ExitStack() as stack:
-        client, server = (stack.enter_context(temporary(label)) for label in ("client", "server"))
+        client, server = (stack.enter_context(_host(label)) for label in ("client", "server"))
         if wan is None:
             hosts = TwoHosts(client, server)
             _wire(client, DEVICE, server, DEVICE)
             _address(server, DEVICE, SERVER)
         else:
-            router = stack.enter_context(temporary("router"))
+            router = stack.enter_context(_host("router"))
             hosts = TwoHosts(client, server, FAR_SERVER, router)
             _wire(client, DEVICE, router, "near")
             _wire(server, DEVICE, router, "far")
@@ -178,25 +190,17 @@ def set_metrics(host: Namespace, hosts: TwoHosts, metrics: Sequence[str]) -> Non
 @contextmanager
 def _delayed(router: Namespace, wan: Wan) -> Iterator[None]:
     """The delay line, running in the router until the end; the rules that feed it die with the router."""
-    command = [sys.executable, "-m", "ackward.lab.delay_line", wan.to_json()]
-    process = subprocess.Popen(
-        command_inside(router, command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        if process.stdout.readline().strip() != "ready":
-            raise Unavailable(
-                f"the lab's long link did not start: {process.stderr.read().strip()}",
-                consequence="scenarios with a long link cannot run here; nothing is left behind",
-                next_step="use a kernel with NFQUEUE (CONFIG_NETFILTER_NETLINK_QUEUE)",
-            )
+    with programs.ready(
+        router,
+        "ackward.lab.delay_line",
+        wan.to_json(),
+        name="the lab's long link",
+        consequence="scenarios with a long link cannot run here; nothing is left behind",
+        next_step="use a kernel with NFQUEUE (CONFIG_NETFILTER_NETLINK_QUEUE)",
+    ):
         _line(router, "near", "far", TO_SERVER, wan.to_server)
         _line(router, "far", "near", TO_CLIENT, wan.to_client)
         yield
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def _line(router: Namespace, entry: str, out: str, queue: int, line: Line) -> None:
