@@ -25,7 +25,6 @@ BPF_F_NO_PREALLOC = 1
 class ProgramType(enum.IntEnum):
     """enum bpf_prog_type, as far as ackward uses it."""
 
-    KPROBE = 2
     SCHED_CLS = 3
     CGROUP_SKB = 8
     SOCK_OPS = 13
@@ -52,7 +51,6 @@ class MapType(enum.IntEnum):
     """enum bpf_map_type, as far as ackward uses it."""
 
     HASH = 1
-    SK_STORAGE = 24
     RINGBUF = 27
 
 

@@ -1,18 +1,14 @@
-"""Policy routing rules for TCP that comes in at an interface for a network. Layout: include/uapi/linux/fib_rules.h."""
+"""Policy routing rules for TCP that comes in at an interface for a network."""
 
 from __future__ import annotations
 
-import errno
 import socket
-import struct
 from dataclasses import dataclass
 from ipaddress import ip_network
 
-from ackward.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, attribute, attributes, u32
-from ackward.kernel.rules import RTM_DELRULE, RTM_GETRULE, RTM_NEWRULE, TO_TABLE
-
-_DST, _IIFNAME, _PRIORITY, _TABLE, _PROTOCOL, _IP_PROTO, _DPORT_RANGE = 1, 3, 6, 15, 21, 22, 24
-_HEADER = struct.Struct("=8BI")
+from ackward.kernel import rule_message
+from ackward.kernel.netlink import Netlink, u32
+from ackward.kernel.rule_message import DPORT_RANGE, DST, IIFNAME, IP_PROTO, PRIORITY, PROTOCOL, TABLE
 
 
 @dataclass(frozen=True)
@@ -35,52 +31,35 @@ class IngressRule:
         return ip_network(self.network).version
 
 
-def _raw_family(family: int) -> int:
-    return socket.AF_INET if family == 4 else socket.AF_INET6
-
-
-def _number(data: bytes | None) -> int:
-    return 0 if data is None else int(struct.unpack_from("=I", data)[0])
-
-
 def dump(netlink: Netlink, family: int) -> list[IngressRule]:
     """All rules of one family that look at the interface and the destination, whatever else they look at."""
-    raw_family = _raw_family(family)
-    found = []
-    for message in netlink.dump(RTM_GETRULE, _HEADER.pack(raw_family, 0, 0, 0, 0, 0, 0, 0, 0)):
-        # A kernel without IPv6 answers with the rules of all families.
-        if message.type != RTM_NEWRULE or message.body[0] != raw_family:
-            continue
-        has = dict(attributes(message.body[_HEADER.size :]))
-        if _IIFNAME not in has or _DST not in has:
-            continue
-        found.append(
-            IngressRule(
-                preference=_number(has.get(_PRIORITY)),
-                network=f"{socket.inet_ntop(raw_family, has[_DST])}/{message.body[1]}",
-                ports=struct.unpack("=HH", has[_DPORT_RANGE]) if _DPORT_RANGE in has else None,
-                interface=has[_IIFNAME].rstrip(b"\0").decode(errors="replace"),
-                table=_number(has.get(_TABLE)) or message.body[4],
-                protocol=has.get(_PROTOCOL, b"\0")[0],
-            )
+    return [
+        IngressRule(
+            preference=found.number(PRIORITY),
+            network=f"{socket.inet_ntop(found.family, found.attributes[DST])}/{found.dst_length}",
+            interface=found.attributes[IIFNAME].rstrip(b"\0").decode(errors="replace"),
+            ports=found.ports(DPORT_RANGE),
+            table=found.number(TABLE, found.table),
+            protocol=found.protocol,
         )
-    return found
+        for found in rule_message.dump(netlink, family)
+        if IIFNAME in found.attributes and DST in found.attributes
+    ]
 
 
 def _encoded(rule: IngressRule) -> bytes:
     network = ip_network(rule.network)
     parts = [
-        (_PRIORITY, u32(rule.preference)),
-        (_TABLE, u32(rule.table)),
-        (_PROTOCOL, bytes([rule.protocol])),
-        (_IP_PROTO, bytes([socket.IPPROTO_TCP])),
-        (_IIFNAME, rule.interface.encode() + b"\0"),
-        (_DST, network.network_address.packed),
+        (PRIORITY, u32(rule.preference)),
+        (TABLE, u32(rule.table)),
+        (PROTOCOL, bytes([rule.protocol])),
+        (IP_PROTO, bytes([socket.IPPROTO_TCP])),
+        (IIFNAME, rule.interface.encode() + b"\0"),
+        (DST, network.network_address.packed),
     ]
     if rule.ports is not None:
-        parts.append((_DPORT_RANGE, struct.pack("=HH", *rule.ports)))
-    header = _HEADER.pack(_raw_family(rule.family), network.prefixlen, 0, 0, 0, 0, 0, TO_TABLE, 0)
-    return header + b"".join(attribute(kind, value) for kind, value in parts)
+        parts.append((DPORT_RANGE, rule_message.ports(*rule.ports)))
+    return rule_message.encoded(rule.family, parts, dst_length=network.prefixlen)
 
 
 def _words(rule: IngressRule) -> str:
@@ -89,12 +68,10 @@ def _words(rule: IngressRule) -> str:
 
 
 def add(netlink: Netlink, rule: IngressRule) -> None:
-    """Add the rule; raises :class:`Unavailable` if the kernel refuses."""
-    netlink.change(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, _encoded(rule), doing=f"to add {_words(rule)}")
+    """Add the rule; raises :class:`~ackward.errors.Unavailable` if the kernel refuses."""
+    rule_message.add(netlink, _encoded(rule), _words(rule))
 
 
 def delete(netlink: Netlink, rule: IngressRule) -> bool:
     """Delete the rule; false if it is gone already."""
-    gone = (errno.ENOENT, errno.ESRCH)
-    doing = f"to delete {_words(rule)}"
-    return netlink.change(RTM_DELRULE, 0, _encoded(rule), doing=doing, accept=gone) == 0
+    return rule_message.delete(netlink, _encoded(rule), _words(rule))

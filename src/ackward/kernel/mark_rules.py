@@ -1,17 +1,13 @@
-"""Policy routing rules that go by one bit of the packet mark. Layout: include/uapi/linux/fib_rules.h."""
+"""Policy routing rules that go by one bit of the packet mark."""
 
 from __future__ import annotations
 
-import errno
-import socket
-import struct
 from dataclasses import dataclass
 
-from ackward.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, attribute, attributes, u32
-from ackward.kernel.rules import RTM_DELRULE, RTM_GETRULE, RTM_NEWRULE, TO_TABLE
+from ackward.kernel import rule_message
+from ackward.kernel.netlink import Netlink, u32
+from ackward.kernel.rule_message import FWMARK, FWMASK, PRIORITY, PROTOCOL, TABLE
 
-_PRIORITY, _FWMARK, _TABLE, _FWMASK, _PROTOCOL = 6, 10, 15, 16, 21
-_HEADER = struct.Struct("=8BI")
 _WHOLE_MARK = 0xFFFFFFFF
 
 
@@ -27,48 +23,31 @@ class MarkRule:
     protocol: int
 
 
-def _raw_family(family: int) -> int:
-    return socket.AF_INET if family == 4 else socket.AF_INET6
-
-
-def _number(data: bytes | None, absent: int = 0) -> int:
-    return absent if data is None else int(struct.unpack_from("=I", data)[0])
-
-
 def dump(netlink: Netlink, family: int) -> list[MarkRule]:
     """All rules of one family that look at the mark, whatever else they look at."""
-    raw_family = _raw_family(family)
-    found = []
-    for message in netlink.dump(RTM_GETRULE, _HEADER.pack(raw_family, 0, 0, 0, 0, 0, 0, 0, 0)):
-        # A kernel without IPv6 answers with the rules of all families.
-        if message.type != RTM_NEWRULE or message.body[0] != raw_family:
-            continue
-        has = dict(attributes(message.body[_HEADER.size :]))
-        if _FWMARK not in has and not _number(has.get(_FWMASK)):
-            continue
-        found.append(
-            MarkRule(
-                family=family,
-                preference=_number(has.get(_PRIORITY)),
-                mark=_number(has.get(_FWMARK)),
-                mask=_number(has.get(_FWMASK), _WHOLE_MARK),
-                table=_number(has.get(_TABLE), message.body[4]),
-                protocol=has.get(_PROTOCOL, b"\0")[0],
-            )
+    return [
+        MarkRule(
+            family=family,
+            preference=found.number(PRIORITY),
+            mark=found.number(FWMARK),
+            mask=found.number(FWMASK, _WHOLE_MARK),
+            table=found.number(TABLE, found.table),
+            protocol=found.protocol,
         )
-    return found
+        for found in rule_message.dump(netlink, family)
+        if FWMARK in found.attributes or found.number(FWMASK)
+    ]
 
 
 def _encoded(rule: MarkRule) -> bytes:
     parts = (
-        (_PRIORITY, u32(rule.preference)),
-        (_TABLE, u32(rule.table)),
-        (_PROTOCOL, bytes([rule.protocol])),
-        (_FWMARK, u32(rule.mark)),
-        (_FWMASK, u32(rule.mask)),
+        (PRIORITY, u32(rule.preference)),
+        (TABLE, u32(rule.table)),
+        (PROTOCOL, bytes([rule.protocol])),
+        (FWMARK, u32(rule.mark)),
+        (FWMASK, u32(rule.mask)),
     )
-    header = _HEADER.pack(_raw_family(rule.family), 0, 0, 0, 0, 0, 0, TO_TABLE, 0)
-    return header + b"".join(attribute(kind, value) for kind, value in parts)
+    return rule_message.encoded(rule.family, parts)
 
 
 def _words(rule: MarkRule) -> str:
@@ -76,12 +55,10 @@ def _words(rule: MarkRule) -> str:
 
 
 def add(netlink: Netlink, rule: MarkRule) -> None:
-    """Add the rule; raises :class:`Unavailable` if the kernel refuses."""
-    netlink.change(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, _encoded(rule), doing=f"to add {_words(rule)}")
+    """Add the rule; raises :class:`~ackward.errors.Unavailable` if the kernel refuses."""
+    rule_message.add(netlink, _encoded(rule), _words(rule))
 
 
 def delete(netlink: Netlink, rule: MarkRule) -> bool:
     """Delete the rule; false if it is gone already."""
-    gone = (errno.ENOENT, errno.ESRCH)
-    doing = f"to delete {_words(rule)}"
-    return netlink.change(RTM_DELRULE, 0, _encoded(rule), doing=doing, accept=gone) == 0
+    return rule_message.delete(netlink, _encoded(rule), _words(rule))

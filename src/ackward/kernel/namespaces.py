@@ -40,6 +40,14 @@ class Namespace:
         """Whether the calling thread is in this namespace."""
         return self.inode == _inode_here()
 
+    @property
+    def is_there(self) -> bool:
+        """Whether its path still leads to it."""
+        try:
+            return self.path.stat().st_ino == self.inode
+        except OSError:
+            return False
+
 
 def _inode_here() -> int:
     return os.stat("/proc/thread-self/ns/net").st_ino  # noqa: PTH116 - asked for often, and twice as fast as a Path
@@ -85,7 +93,7 @@ def resolve(spec: str | None) -> Namespace:
     else:
         path, name = NAMED / spec, spec
     try:
-        inode = path.stat().st_ino
+        found = path.stat()
     except PermissionError as error:
         raise PrivilegeMissing.for_this_command(
             f"the network namespace of {spec} may not be read ({path})", consequence="nothing was done"
@@ -99,7 +107,7 @@ def resolve(spec: str | None) -> Namespace:
         ) from error
     if not spec.isdigit():
         # A plain file in /run/netns is a leftover of an unmounted namespace: nsfs has its own device.
-        if path.stat().st_dev != Path("/proc/self/ns/net").stat().st_dev:
+        if found.st_dev != Path("/proc/self/ns/net").stat().st_dev:
             raise UnknownName(
                 f"{path} is not a network namespace (nothing is mounted on it)",
                 consequence="nothing was done",
@@ -108,8 +116,8 @@ def resolve(spec: str | None) -> Namespace:
                 else "name another path",
             )
     else:
-        name = _name_of(inode) or name
-    return Namespace(name, path, inode)
+        name = _name_of(found.st_ino) or name
+    return Namespace(name, path, found.st_ino)
 
 
 def in_sight() -> list[Namespace]:

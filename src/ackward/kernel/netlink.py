@@ -167,15 +167,9 @@ class Netlink:
                 if sequence != self._sequence:
                     continue
                 interrupted |= bool(flags_ & NLM_F_DUMP_INTR)
-                if kind_ == _NLMSG_DONE:
+                if kind_ in (_NLMSG_ERROR, _NLMSG_DONE):
+                    _require_success(kind_, flags_, payload, doing)
                     return answer, interrupted
-                if kind_ == _NLMSG_ERROR:
-                    number = -struct.unpack_from("=i", payload)[0]
-                    if number == 0:
-                        return answer, interrupted
-                    raise _refusal(number, _explanation(flags_, payload), doing) from OSError(
-                        number, os.strerror(number)
-                    )
                 answer.append(Message(kind_, payload))
 
 
@@ -189,11 +183,26 @@ def _split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         at += _aligned(length)
 
 
-def _explanation(flags: int, payload: bytes) -> str:
-    """The kernel's own words (extended ACK), after struct nlmsgerr, which NETLINK_CAP_ACK cut short."""
+def _require_success(ending: int, flags: int, payload: bytes, doing: str) -> None:
+    """Raise the refusal that ends an answer.
+
+    A dump that fails, at once or half-way, ends with NLMSG_DONE and an errno in it (netlink_dump_done()).
+    """
+    number = -struct.unpack_from("=i", payload)[0]
+    # A family that this kernel does not have has nothing to list.
+    if number == 0 or (ending == _NLMSG_DONE and number == errno.EAFNOSUPPORT):
+        return
+    raise _refusal(number, _explanation(ending, flags, payload), doing) from OSError(
+        number, os.strerror(number)
+    )
+
+
+def _explanation(ending: int, flags: int, payload: bytes) -> str:
+    """The kernel's own words (extended ACK), after struct nlmsgerr, which NETLINK_CAP_ACK cut short; or an errno."""
     if not flags & NLM_F_ACK_TLVS:
         return ""
-    for kind, value in attributes(payload[4 + _HEADER.size :]):
+    begin = 4 + (_HEADER.size if ending == _NLMSG_ERROR else 0)
+    for kind, value in attributes(payload[begin:]):
         if kind == _NLMSGERR_ATTR_MSG:
             return value.rstrip(b"\0").decode(errors="replace")
     return ""

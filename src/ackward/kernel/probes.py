@@ -103,6 +103,7 @@ def _group(name: str, *rows: tuple[str, Question, str]) -> list[Probe]:
 
 
 _NO_WATCH = "nothing can be watched live"
+_NO_BYPASS = "no bypass between two programs of this host"
 _INFERRED = "delayed ACKs are inferred from timing, not observed"
 _NO_NEED = "nothing is lost: raw tracepoints serve instead"
 _P, _A = ProgramType, AttachType
@@ -153,26 +154,14 @@ PROBES: tuple[Probe, ...] = (
             f"no writes or timers: {_NO_WATCH}",
         ),
         ("sock_ops", program(_P.SOCK_OPS, _A.CGROUP_SOCK_OPS, _NET), "no remedy can be scoped by cgroup"),
-        (
-            "sk_msg",
-            program(_P.SK_MSG, _A.SK_MSG_VERDICT, _NET),
-            "no bypass between two programs of this host",
-        ),
-        (
-            "sk_skb",
-            program(_P.SK_SKB, _A.SK_SKB_STREAM_VERDICT, _NET),
-            "a gateway must copy the bytes it passes on",
-        ),
+        ("sk_msg", program(_P.SK_MSG, _A.SK_MSG_VERDICT, _NET), _NO_BYPASS),
+        ("sk_skb", program(_P.SK_SKB, _A.SK_SKB_STREAM_VERDICT, _NET), _NO_BYPASS),
         (
             "sk_lookup",
             program(_P.SK_LOOKUP, _A.SK_LOOKUP, _NET),
             "a gateway cannot take over a range of ports",
         ),
-        (
-            "sched_cls",
-            program(_P.SCHED_CLS, _A.UNSPECIFIED, _NET),
-            "no connection can join a bypass once it is open",
-        ),
+        ("sched_cls", program(_P.SCHED_CLS, _A.UNSPECIFIED, _NET), _NO_BYPASS),
         ("fentry", fentry, _NO_NEED),
         ("kprobe", kprobes, _NO_NEED),
         (
@@ -279,7 +268,7 @@ PROBES: tuple[Probe, ...] = (
             inside_namespace(
                 "iptables -t mangle -A PREROUTING -p tcp -j NFQUEUE --queue-num 1", syntax_error=2
             ),
-            "without netem too, the lab has no long-distance links",
+            "a gateway cannot be faithful; without netem too, the lab has no long-distance links",
         ),
     ),
 )

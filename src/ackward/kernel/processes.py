@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
@@ -21,7 +22,16 @@ def _cgroup_paths() -> dict[int, str]:
         mount = cgroup2_mount()
     except Unavailable:
         return {}
-    return {os.stat(path).st_ino: str(Path(path).relative_to(mount)) for path, _, _ in os.walk(mount)}  # noqa: PTH116 - a walk gives strings
+    return {number: str(path.relative_to(mount)) for number, path in cgroups_below(mount).items()}
+
+
+def cgroups_below(cgroup: Path) -> dict[int, Path]:
+    """A directory of the v2 hierarchy and all below it, by their ids (inodes)."""
+    found = {}
+    for path, _, _ in os.walk(cgroup):
+        with contextlib.suppress(FileNotFoundError):  # removed since it was listed
+            found[os.stat(path).st_ino] = Path(path)  # noqa: PTH116 - a walk gives strings
+    return found
 
 
 def cgroup_path(cgroup_id: int) -> str | None:

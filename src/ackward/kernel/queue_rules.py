@@ -14,6 +14,10 @@ from ackward.kernel.namespaces import Namespace, command_inside
 _TABLES = {4: "iptables", 6: "ip6tables"}
 _COMMENT = "ackward"
 _CHAIN = ("-t", "mangle")
+#: Seconds that another program may hold the lock of the tables.
+_LOCKED = 10
+#: RESOURCE_PROBLEM in xtables.h: no privilege, or the lock. 1 is "there is no such rule".
+_NO_ACCESS = 4
 
 
 def specification(
@@ -28,7 +32,7 @@ def specification(
 
 
 def _run(namespace: Namespace, family: int, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [_TABLES[family], "-w", *_CHAIN, *words]
+    command = [_TABLES[family], "-w", str(_LOCKED), *_CHAIN, *words]
     try:
         return subprocess.run(command_inside(namespace, command), capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
@@ -42,28 +46,46 @@ def _run(namespace: Namespace, family: int, *words: str) -> subprocess.Completed
 def add(namespace: Namespace, family: int, rule: tuple[str, ...]) -> None:
     """Add the rule before all others. Raises :class:`PrivilegeMissing` or :class:`Unavailable`."""
     done = _run(namespace, family, "-I", "PREROUTING", *rule)
-    if done.returncode == 0:
-        return
-    complaint = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit {done.returncode}"
-    if "Permission denied" in done.stderr:
-        raise PrivilegeMissing.for_this_command(
-            f"{_TABLES[family]} may not change rules (CAP_NET_ADMIN)", consequence="SYNs cannot be held"
+    _require_access(family, done)
+    if done.returncode:
+        raise Unavailable(
+            f"{_TABLES[family]} refuses an NFQUEUE rule: {_complaint(done)}",
+            consequence="SYNs cannot be held",
+            next_step="use a kernel with CONFIG_NETFILTER_XT_TARGET_NFQUEUE, or `optimistic`",
         )
-    raise Unavailable(
-        f"{_TABLES[family]} refuses an NFQUEUE rule: {complaint}",
-        consequence="SYNs cannot be held",
-        next_step="use a kernel with CONFIG_NETFILTER_XT_TARGET_NFQUEUE, or `optimistic`",
-    )
 
 
 def there(namespace: Namespace, family: int, rule: tuple[str, ...]) -> bool:
-    """Whether the rule is there."""
-    return _run(namespace, family, "-C", "PREROUTING", *rule).returncode == 0
+    """Whether the rule is there. Raises as :func:`add` where that cannot be told."""
+    done = _run(namespace, family, "-C", "PREROUTING", *rule)
+    _require_access(family, done)
+    return done.returncode == 0
 
 
 def delete(namespace: Namespace, family: int, rule: tuple[str, ...]) -> bool:
-    """Delete the rule; false if it is gone already."""
-    return _run(namespace, family, "-D", "PREROUTING", *rule).returncode == 0
+    """Delete the rule; false if it is gone already. Raises as :func:`add` where it may not be deleted."""
+    done = _run(namespace, family, "-D", "PREROUTING", *rule)
+    _require_access(family, done)
+    return done.returncode == 0
+
+
+def _complaint(done: subprocess.CompletedProcess[str]) -> str:
+    return done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit {done.returncode}"
+
+
+def _require_access(family: int, done: subprocess.CompletedProcess[str]) -> None:
+    if done.returncode != _NO_ACCESS:
+        return
+    consequence = "nothing is known of the rule that holds SYNs, and it was not changed"
+    if "Permission denied" in done.stderr:
+        raise PrivilegeMissing.for_this_command(
+            f"{_TABLES[family]} may not touch rules (CAP_NET_ADMIN)", consequence=consequence
+        )
+    raise Unavailable(
+        f"{_TABLES[family]} cannot be asked: {_complaint(done)}",
+        consequence=consequence,
+        next_step="see which program holds the lock of iptables, and try again",
+    )
 
 
 def sweep(namespace: Namespace) -> list[str]:

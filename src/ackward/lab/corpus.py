@@ -19,6 +19,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from ackward.errors import Unavailable
+from ackward.lab import programs
 from ackward.lab import run as lab
 from ackward.lab.peer import Shape
 from ackward.lab.scenario import Excuse, Scenario
@@ -54,9 +55,8 @@ class Labels(Model):
     """What is true of a pair of captures.
 
     ``cause`` is by view (``client``, ``server``, ``both``): one end alone may be unable to tell. ``interface`` is what
-    tcpdump was told to capture on. ``rounds`` leaves out
-    the first ``warmup`` rounds of the capture, about which nothing is claimed. ``baseline_ns`` is the median of the
-    same load without its stall, measured just before.
+    tcpdump was told to capture on. ``rounds`` leaves out the first ``warmup`` rounds of the capture: nothing is claimed
+    about them. ``baseline_ns`` is the median of the same load without its stall, measured just before.
     """
 
     schema_: str = "ackward/corpus/1"
@@ -170,17 +170,12 @@ def _hosts(scenario: Scenario, *, offload: bool) -> Iterator[TwoHosts]:
 
 def _load(hosts: TwoHosts, shape: Shape) -> list[int]:
     process = lab.peer(hosts.client, "load", hosts.server_address(shape.family), shape)
-    try:
-        output, complaint = process.communicate(
-            timeout=lab.ROUND_LIMIT_SECONDS + shape.rounds * (2 + shape.own_milliseconds / 1000)
-        )
-    finally:
-        process.kill()
-        process.communicate()
+    seconds = lab.ROUND_LIMIT_SECONDS + shape.rounds * (2 + shape.own_milliseconds / 1000)
+    output, complaint = programs.finish(process, seconds)
     rounds = [int(line) for line in output.split()]
     if len(rounds) != shape.rounds:
         raise Unavailable(
-            f"the load ended after {len(rounds)} of {shape.rounds} rounds: {complaint.strip()}",
+            f"the load ended after {len(rounds)} of {shape.rounds} rounds: {complaint.strip() or 'it took too long'}",
             consequence="the corpus is incomplete",
             next_step="run it again on a quieter machine",
         )

@@ -23,7 +23,7 @@ from ackward.kernel.namespaces import Namespace, call_inside, command_inside
 from ackward.model.bypass_lab import Load
 
 ADDRESS = "127.0.0.1"
-_LONGEST_START = 30.0
+_LONGEST_START, _LONGEST_END = 30.0, 10.0
 #: Debian keeps PostgreSQL's programs away from the path.
 _POSTGRES = Path("/usr/lib/postgresql")
 
@@ -98,7 +98,11 @@ def started(host: Namespace, argv: Sequence[str], port: int, directory: Path) ->
             yield
         finally:
             process.terminate()
-            process.wait()
+            try:
+                process.wait(_LONGEST_END)
+            except subprocess.TimeoutExpired:  # it waits for somebody, or does not hear
+                process.kill()
+                process.wait()
 
 
 def _listens(port: int) -> bool:

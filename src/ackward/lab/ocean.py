@@ -10,13 +10,12 @@ import os
 import platform
 import statistics
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from ackward.errors import PrivilegeMissing, Unavailable
-from ackward.kernel.namespaces import command_inside
+from ackward.lab import programs
 from ackward.lab.ocean_hosts import ADDRESS, Distances, Ocean, ocean
 from ackward.lab.ocean_ways import LEG_BUFFER, PORT, way_across
 from ackward.lab.run import Tell, Told
@@ -89,18 +88,15 @@ def _crossing(settings: Mapping[str, Any], distances: Distances, tell: Tell, *, 
 
 @contextmanager
 def _server(ocean: Ocean, place: str, port: int) -> Iterator[None]:
-    process = _load(ocean, place, "serve", str(port))
-    assert process.stdout is not None
-    try:
-        if process.stdout.readline().strip() != "ready":
-            raise Unavailable(
-                f"the server did not start: {process.communicate()[1].strip()}",
-                consequence="nothing was measured",
-            )
+    with programs.ready(
+        ocean.hosts[place],
+        "ackward.lab.ocean_load",
+        "serve",
+        str(port),
+        name="the server",
+        consequence="nothing was measured",
+    ):
         yield
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @contextmanager
@@ -115,19 +111,12 @@ def _competitor(ocean: Ocean) -> Iterator[None]:
 
 
 def _load(ocean: Ocean, place: str, *arguments: str) -> subprocess.Popen[str]:
-    argv = [sys.executable, "-m", "ackward.lab.ocean_load", *arguments]
-    return subprocess.Popen(
-        command_inside(ocean.hosts[place], argv), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return programs.start(ocean.hosts[place], "ackward.lab.ocean_load", *arguments)
 
 
 def _fetch(ocean: Ocean, address: str, size: int, rounds: int) -> list[Moments]:
     process = _load(ocean, "client", "fetch", address, str(PORT), str(size), str(rounds))
-    try:
-        output, complaint = process.communicate(timeout=_TRANSFER_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        output, complaint = process.communicate()
+    output, complaint = programs.finish(process, _TRANSFER_SECONDS)
     moments = [tuple(map(int, line.split())) for line in output.splitlines()]
     if len(moments) != rounds:
         raise Unavailable(

@@ -6,14 +6,12 @@ bottleneck of the same rate, so each leg, and the direct path as well, has that 
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from ackward.errors import Unavailable
-from ackward.kernel.namespaces import Namespace, command_inside, temporary
+from ackward.kernel.namespaces import Namespace, temporary
+from ackward.lab import programs
 from ackward.lab.ocean_link import to_json
 from ackward.lab.topology import run_on, set_sysctls
 from ackward.lab.wan import Line, Loss
@@ -105,21 +103,14 @@ def _distance(middle: Namespace, distances: Distances) -> Iterator[None]:
             lost = (Loss("any", probability=distances.loss),) if distances.loss and go == "client" else ()
             lines[number] = Line(rtt / 2, losses=lost)
             rules.append((come, go, number))
-    process = subprocess.Popen(
-        command_inside(middle, [sys.executable, "-m", "ackward.lab.ocean_link", to_json(lines)]),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        if process.stdout.readline().strip() != "ready":
-            raise Unavailable(
-                f"the ocean's link did not start: {process.stderr.read().strip()}",
-                consequence="the ocean cannot be crossed here; nothing is left behind",
-                next_step="use a kernel with NFQUEUE (CONFIG_NETFILTER_NETLINK_QUEUE)",
-            )
+    with programs.ready(
+        middle,
+        "ackward.lab.ocean_link",
+        to_json(lines),
+        name="the ocean's link",
+        consequence="the ocean cannot be crossed here; nothing is left behind",
+        next_step="use a kernel with NFQUEUE (CONFIG_NETFILTER_NETLINK_QUEUE)",
+    ):
         for come, go, number in rules:
             run_on(
                 middle,
@@ -127,6 +118,3 @@ def _distance(middle: Namespace, distances: Distances) -> Iterator[None]:
                 *("-j", "NFQUEUE", "--queue-num", str(number)),
             )
         yield
-    finally:
-        process.kill()
-        process.communicate()

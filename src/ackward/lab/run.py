@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +17,8 @@ from numpy.typing import NDArray
 from ackward.capture.live import LiveCapture, Scope
 from ackward.diagnosis.diagnose import diagnose
 from ackward.errors import PrivilegeMissing, Unavailable, VerificationFailed
-from ackward.kernel.namespaces import Namespace, command_inside
+from ackward.kernel.namespaces import Namespace
+from ackward.lab import programs
 from ackward.lab.peer import Shape
 from ackward.lab.proxied import proxied_server
 from ackward.lab.scenario import Scenario
@@ -112,17 +112,9 @@ def _require_congestion_control(name: str) -> None:
         )
 
 
-def peer_command(half: str, address: str, shape: Shape) -> list[str]:
-    """The command line of one half of the load."""
-    return [sys.executable, "-m", "ackward.lab.peer", half, address, shape.to_json()]
-
-
 def peer(host: Namespace, half: str, address: str, shape: Shape) -> subprocess.Popen[str]:
     """One half of the load, started in its host; it is the caller's to end."""
-    command = peer_command(half, address, shape)
-    return subprocess.Popen(
-        command_inside(host, command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return programs.start(host, "ackward.lab.peer", half, address, shape.to_json())
 
 
 @contextmanager
@@ -132,19 +124,15 @@ def server(hosts: TwoHosts, shape: Shape) -> Iterator[None]:
         with proxied_server(hosts.server, shape):
             yield
         return
-    process = peer(hosts.server, "serve", "::", shape)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        if process.stdout.readline().strip() != "ready":
-            raise Unavailable(
-                f"the lab's server did not start: {process.stderr.read().strip()}",
-                consequence="nothing was measured",
-            )
+    arguments = ("serve", "::", shape.to_json())
+    with programs.ready(
+        hosts.server,
+        "ackward.lab.peer",
+        *arguments,
+        name="the lab's server",
+        consequence="nothing was measured",
+    ):
         yield
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def _phase(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 from ackward.capture.annotating import annotated
 from ackward.capture.framing import Framing
@@ -15,10 +13,17 @@ from ackward.capture.sources import Source, Unreadable
 from ackward.diagnosis.comments import Comments
 from ackward.diagnosis.diagnose import Diagnosis
 from ackward.errors import OutputFailed, UsageError
+from ackward.loop.whole_files import whole_file
 
 
 def check(sources: Sequence[Source], path: Path) -> None:
-    """Raises :class:`UsageError` if these files cannot be read twice, or ``path`` is one of them."""
+    """Raises :class:`UsageError` if these files cannot be read twice, or ``path`` is one of them, or no file."""
+    if path.exists() and not path.is_file():
+        raise UsageError(
+            f"{path} is no file that could be replaced",
+            consequence="nothing was written",
+            next_step="choose another name for the annotated capture",
+        )
     for source in sources:
         if source.path is None or source.size is None:
             raise UsageError(
@@ -41,12 +46,19 @@ def annotate(sources: Sequence[Source], capture: WireCapture, seen: Diagnosis, p
     """
     comments = Comments.of(seen.attribution)
     by_name = {source.name: source for source in sources}
-    with _whole(path) as file:
-        for read in capture.sources:
-            source = by_name[read.name]
-            with source.open() as stream:
-                for piece in annotated(Framing(source, stream), partial(_of_file, comments, read)):
-                    file.write(piece)
+    try:
+        with whole_file(path) as file:
+            for read in capture.sources:
+                source = by_name[read.name]
+                with source.open() as stream:
+                    for piece in annotated(Framing(source, stream), partial(_of_file, comments, read)):
+                        file.write(piece)
+    except (OSError, Unreadable) as error:
+        raise OutputFailed(
+            f"{path} could not be written ({getattr(error, 'strerror', None) or error})",
+            consequence="nothing was written; what was there before is untouched",
+            next_step="choose another path or free some space",
+        ) from error
 
 
 def _of_file(comments: Comments, read: ReadSource, first: int, beyond: int) -> Mapping[int, str]:
@@ -54,21 +66,3 @@ def _of_file(comments: Comments, read: ReadSource, first: int, beyond: int) -> M
     base = read.first_packet
     texts = comments.between(base + first, base + min(beyond, read.packets))
     return {packet - base: text for packet, text in texts.items()}
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name when all is in it."""
-    unfinished = path.with_name(f".{path.name}.partial")
-    try:
-        with unfinished.open("wb") as file:
-            yield file
-        unfinished.replace(path)
-    except (OSError, Unreadable) as error:
-        raise OutputFailed(
-            f"{path} could not be written ({getattr(error, 'strerror', None) or error})",
-            consequence="nothing was written; what was there before is untouched",
-            next_step="choose another path or free some space",
-        ) from error
-    finally:
-        unfinished.unlink(missing_ok=True)

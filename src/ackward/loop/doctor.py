@@ -56,9 +56,11 @@ NEEDS = (
     Need("fix quickack --prove", (*_ROUTES, *_SEEING), _SEEING_MORE),
     Need("fix nodelay", _STEERING, ("CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "pidfd_getfd")),
     Need("fix initcwnd", _ROUTES, ("CAP_SYS_ADMIN",)),
-    Need("fix bypass", (*_STEERING, "sk_msg", "sk_skb"), ("CAP_SYS_ADMIN",)),
+    Need("fix bypass", (*_STEERING, "sk_msg", "sk_skb", "sched_cls"), ("CAP_SYS_ADMIN",)),
     Need("status"),
     Need("undo", ("CAP_NET_ADMIN",), ("CAP_SYS_ADMIN",)),
+    Need("gateway run", ("root",), ("sk_lookup", "NFQUEUE")),
+    Need("node agent", ("root", "CAP_SYS_ADMIN", *_ROUTES)),
     Need("lab run", ("CAP_SYS_ADMIN", *_ROUTES, *_SEEING), _SEEING_MORE),
 )
 

@@ -150,6 +150,16 @@ def pin_quickack(sock: TcpSocket, *, means: Means | str | None = None, change_ho
             if means is not None:
                 raise
             lacking.append(f"not by {one.value}: {error.missing}")
+        except (
+            OSError
+        ) as error:  # no netlink here (seccomp, systemd's RestrictAddressFamilies), no descriptors left
+            if means is not None:
+                raise Unavailable(
+                    f"the socket cannot be pinned by {one.value} ({error.strerror})",
+                    consequence="nothing was changed",
+                    next_step="leave means out: the strongest that works is taken",
+                ) from error
+            lacking.append(f"not by {one.value}: {error.strerror}")
         else:
             pinned.why = "; ".join([pinned.why, *lacking])
             if own_socket.connection(sock):

@@ -1,4 +1,4 @@
-"""TCP ports as people write them: one, or a range."""
+"""TCP ports as people name them: one, or a range."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from ackward.errors import UsageError
 _UNCHANGED = "nothing was changed"
 _PORTS = range(1, 65536)
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+
+
+def one_port(port: int | None) -> None:
+    """Raises :class:`UsageError` if something else than a port was named."""
+    if port is not None and port not in _PORTS:
+        raise UsageError(f"--port {port} is no TCP port", next_step="name one from 1 to 65535")
 
 
 def port_range(text: str) -> tuple[int, int]:

@@ -14,11 +14,11 @@ from ackward.errors import UnknownName, UsageError
 from ackward.kernel import namespaces
 from ackward.kernel.probes import cgroup2_mount
 from ackward.loop import pods
+from ackward.loop.port_ranges import one_port
 from ackward.model.segments import Recording
 
 #: How often the buffer is emptied: at 16 MiB it would take 2.3 million events a second to overflow.
 POLL_SECONDS = 0.1
-PORTS = range(1, 65536)
 
 Progress = Callable[[float, int], None]  # seconds gone, events taken
 
@@ -32,8 +32,7 @@ def scope_of(
     slow_ns: int = 1_000_000,
 ) -> Scope:
     """What a user named, looked up on this machine; raises an error that says which name means nothing here."""
-    if port is not None and port not in PORTS:
-        raise UsageError(f"--port {port} is no TCP port", next_step="name one from 1 to 65535")
+    one_port(port)
     place = namespaces.resolve(netns) if netns else None
     if pid is not None:
         if not Path(f"/proc/{pid}").exists():

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar
 
+from ackward.kernel import directories
 from ackward.kernel.bpffs import OURS
 from ackward.kernel.namespaces import Namespace, in_sight
 from ackward.model.plan import Receipt, UndoOutcome
@@ -35,6 +36,15 @@ class BpfPins(ABC):
     def is_there(self) -> bool:
         """Whether anything of it is."""
         return self.directory.exists()
+
+    def make_directory(self) -> None:
+        """Make the place for its pins. Raises FileExistsError when it is there."""
+        directories.inside(OURS, self.directory.mkdir, mode=0o755)
+
+    def remove_directory(self) -> None:
+        """Take the emptied place away, and ours with the last. Raises FileNotFoundError when it was not there."""
+        self.directory.rmdir()
+        directories.leave(OURS)
 
     @abstractmethod
     def remove(self) -> object:

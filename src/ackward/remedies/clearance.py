@@ -86,7 +86,7 @@ def withdraw(persistent: Persistent, store: Receipts) -> UndoOutcome:
 def _undo(receipt: Receipt, store: Receipts) -> UndoOutcome:
     try:
         return remedies.load(receipt.remedy).undo(receipt, store)
-    except AckwardError as error:  # in the outcome: one receipt must not keep the others from their undo
+    except (AckwardError, OSError) as error:  # one receipt must not keep the others from their undo
         failed = Undone(ending=Ending.FAILED, words=f"{receipt.id}: {error}")
         return UndoOutcome(receipt=receipt.id, remedy=receipt.remedy, details=(failed,))
 
@@ -99,17 +99,10 @@ def _sweep(namespace: Namespace, store: Receipts) -> Swept:
         except AckwardError as error:
             found.append(Swept(suspects=(f"the namespace {namespace.name} could not be searched: {error}",)))
         except OSError:
-            if _is_there(namespace):
+            if namespace.is_there:
                 raise
             break  # it ended since it was listed, with all that was in it
     return Swept(
         removed=tuple(words for one in found for words in one.removed),
         suspects=tuple(words for one in found for words in one.suspects),
     )
-
-
-def _is_there(namespace: Namespace) -> bool:
-    try:
-        return namespace.path.stat().st_ino == namespace.inode
-    except OSError:
-        return False

@@ -1,7 +1,8 @@
 """Where receipts live: one JSON file each, written whole or not at all, under one lock.
 
 Laws: a receipt is on the disk before the first change it speaks of; no receipt is ever overwritten by another
-apply; a file that cannot be read stops nobody from undoing the others.
+apply; a file that cannot be read stops nobody from undoing the others; the lock file is there as long as somebody holds
+the lock, the directory as long as something is in it.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import functools
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from ackward.errors import AckwardError, PrivilegeMissing, Unavailable, UnknownName
+from ackward.kernel import directories
 from ackward.kernel.systemd import Systemd
 from ackward.model.changes import Change
 from ackward.model.plan import NamespaceIdentity, Plan, Receipt, ReceiptState
@@ -27,6 +29,7 @@ from ackward.remedies import NAMES
 
 _OF_THE_MACHINE = Path("/run/ackward")
 DIRECTORY = _OF_THE_MACHINE
+_LOCK = "lock"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -63,18 +66,39 @@ class Receipts:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep every other apply and undo out; the kernel lets go when the holder dies."""
+        handle = self._locked()
         try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise self._unwritable(error) from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
             for leftover in self.directory.glob(".*.partial"):
                 leftover.unlink()  # of a writer that was killed: a living one would hold the lock
             yield
         finally:
+            self._leave()
             os.close(handle)
+
+    def _locked(self) -> int:
+        """The descriptor of the lock file, locked."""
+        while True:
+            try:
+                handle = directories.inside(self.directory, self._open_lock)
+            except OSError as error:
+                raise self._unwritable(error) from error
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                if os.fstat(handle).st_nlink:
+                    return handle
+            except BaseException:
+                os.close(handle)
+                raise
+            os.close(handle)  # who held it took it away, and the next may hold another by now
+
+    def _open_lock(self) -> int:
+        return os.open(self.directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def _leave(self) -> None:
+        """Take the lock file away, and the directory if nothing else is there; only who holds the lock may."""
+        with suppress(OSError):
+            (self.directory / _LOCK).unlink()
+        directories.leave(self.directory)
 
     def load(self) -> Contents:
         """All receipts, oldest first, and the files that are none."""
@@ -110,11 +134,15 @@ class Receipts:
         for receipt in contents.receipts:
             if receipt.id == receipt_id:
                 return receipt
-        known = ", ".join(receipt.id for receipt in contents.receipts) or "none"
+        known = ", ".join(receipt.id for receipt in contents.receipts)
         raise UnknownName(
             f"there is no receipt {receipt_id!r}",
             consequence="nothing was undone",
-            next_step=f"name one of: {known}; `ackward status` shows them"
+            next_step=(
+                f"name one of: {known}; `ackward status` shows them"
+                if known
+                else "none is needed: none is in force"
+            )
             + (
                 f"; unreadable: {', '.join(map(str, contents.damaged))} (`ackward undo --all`)"
                 if contents.damaged

@@ -296,7 +296,7 @@ def _unmake(effects: Effects | None, change: Change, store: Receipts) -> Undone:
             return durations.unmake(change, store)
         assert effects is not None
         return effects.unmake(change)
-    except AckwardError as error:  # reported in the outcome; the other changes are still undone
+    except (AckwardError, OSError) as error:  # reported in the outcome; the other changes are still undone
         return Undone(ending=Ending.FAILED, words=f"could not take back: {change.words}: {error}")
 
 

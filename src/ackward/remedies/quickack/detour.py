@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ackward.kernel.route_message import TABLE_LOCAL, TABLE_MAIN, UNICAST, Route
-from ackward.kernel.rules import TO_TABLE, Rule
+from ackward.kernel.rule_message import TO_TABLE
+from ackward.kernel.rules import Rule
 from ackward.model.changes import OUR_PROTOCOL, Change, Family, FollowerStarted, TableMirrored
 from ackward.model.plan import NamespaceIdentity, Refusal
 

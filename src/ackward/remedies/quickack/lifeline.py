@@ -7,21 +7,20 @@ Standard library only.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from ackward.errors import Unavailable
+from ackward.kernel.inotify import DEPARTURES, Watch
 from ackward.kernel.namespaces import NAMED, Namespace
 
 #: How a follower is told from other processes: its own module, in its command line.
 MODULE = "ackward.remedies.quickack.mirror"
-
-_IN_MOVED_FROM, _IN_DELETE = 0x40, 0x200  # include/uapi/linux/inotify.h
 
 
 class Lifeline:
@@ -30,16 +29,15 @@ class Lifeline:
     def __init__(self, namespace: Namespace, receipt: Path) -> None:
         self._inode = namespace.inode
         self._receipt = receipt
-        self._epoll = select.epoll()
-        self._inotify = -1
         self._process = -1
         self._names = [namespace.path] if not namespace.path.is_relative_to("/proc") else []
-        try:
-            self._inotify = _inotify({path.parent for path in (receipt, *self._all_names())})
-            self._epoll.register(self._inotify, select.EPOLLIN)
-        except BaseException:
-            self.close()
-            raise
+        with ExitStack() as opened:
+            self._epoll = opened.enter_context(select.epoll())
+            self._departures = opened.enter_context(
+                _departures({path.parent for path in (receipt, *self._all_names())})
+            )
+            self._epoll.register(self._departures, select.EPOLLIN)
+            self._opened = opened.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -51,11 +49,10 @@ class Lifeline:
 
     def close(self) -> None:
         """Close all descriptors."""
-        self._epoll.close()
-        for descriptor in (self._inotify, self._process):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._inotify = self._process = -1
+        self._opened.close()
+        if self._process >= 0:
+            os.close(self._process)
+            self._process = -1
 
     def fileno(self) -> int:
         """The descriptor, for poll(2)."""
@@ -63,7 +60,7 @@ class Lifeline:
 
     def holds(self) -> bool:
         """Whether the receipt is there and the namespace is named or has a process that is no follower."""
-        _drain(self._inotify)
+        self._departures.drain()
         if not self._receipt.exists():
             return False
         return any(_is(path, self._inode) for path in self._all_names()) or self._has_process()
@@ -110,32 +107,28 @@ def _is_follower(process: Path) -> bool:
         return False
 
 
-def _inotify(directories: set[Path]) -> int:
-    """A descriptor that becomes readable when something leaves one of the directories (inotify(7))."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor: int = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-    if descriptor < 0:
-        raise _no_inotify()
-    for directory in directories:
-        if libc.inotify_add_watch(descriptor, os.fsencode(directory), _IN_DELETE | _IN_MOVED_FROM) < 0:
-            error = _no_inotify()
-            os.close(descriptor)
-            raise error
-    return descriptor
+def _departures(directories: set[Path]) -> Watch:
+    """Readable when something leaves one of the directories."""
+    try:
+        watch = Watch(DEPARTURES)
+    except OSError as error:
+        raise _unwatched(error.strerror) from error
+    with ExitStack() as opened:
+        opened.callback(watch.close)
+        for directory in directories:
+            try:
+                there = watch.add(directory)
+            except OSError as error:
+                raise _unwatched(error.strerror) from error
+            if not there:
+                raise _unwatched(f"{directory} is not there")
+        opened.pop_all()
+    return watch
 
 
-def _no_inotify() -> Unavailable:
-    number = ctypes.get_errno()
+def _unwatched(why: str | None) -> Unavailable:
     return Unavailable(
-        f"directories cannot be watched (inotify: {os.strerror(number)})",
+        f"directories cannot be watched (inotify: {why})",
         consequence="a mirrored table would not know when to end",
         next_step="raise fs.inotify.max_user_instances or use the route scope (without --port)",
     )
-
-
-def _drain(inotify: int) -> None:
-    while True:
-        try:
-            os.read(inotify, 1 << 16)
-        except BlockingIOError:
-            return

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ackward.errors import AckwardError
-from ackward.kernel import background, route_message, routes, rules
+from ackward.kernel import background, route_message, routes, rule_message, rules
 from ackward.kernel.namespaces import Namespace
 from ackward.kernel.netlink import Message, Netlink
 from ackward.kernel.route_message import TABLE_MAIN, THROW, UNICAST, Route
@@ -171,8 +171,8 @@ def _concerns(message: Message, table: int) -> bool:
     """Whether an event can change the copy or end its use. Our own changes do not."""
     if message.type in (routes.RTM_NEWROUTE, routes.RTM_DELROUTE):
         return route_message.parse(message.body).key.table == TABLE_MAIN
-    if message.type in (rules.RTM_NEWRULE, rules.RTM_DELRULE):
-        return message.type == rules.RTM_DELRULE and rules.parse(message.body).table == table
+    if message.type in (rule_message.RTM_NEWRULE, rule_message.RTM_DELRULE):
+        return message.type == rule_message.RTM_DELRULE and rules.parse(message.body).table == table
     return True
 
 

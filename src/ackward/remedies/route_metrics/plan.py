@@ -60,15 +60,15 @@ class Planned:
     notes: tuple[str, ...]
 
 
-def network(text: str) -> Network:
-    """The network that ``--to`` names; raises :class:`UsageError`."""
+def network(text: str, option: str = "--to") -> Network:
+    """The network that ``option`` names; raises :class:`UsageError`."""
     try:
         return ip_network(text)
     except ValueError as error:
         step = "write it as 10.0.0.0/8 or fd00::/8"
         with suppress(ValueError):  # not even an address: there is nothing better to suggest
             step = f"write {ip_interface(text).network}"
-        raise UsageError(f"--to {text!r} is not a network ({error})", next_step=step) from error
+        raise UsageError(f"{option} {text!r} is not a network ({error})", next_step=step) from error
 
 
 def key_of(name: RouteName) -> Key:

@@ -12,6 +12,7 @@ from ackward.kernel import background
 from ackward.kernel.bpffs import require_bpffs
 from ackward.kernel.namespaces import Namespace
 from ackward.kernel.probes import cgroup2_mount
+from ackward.kernel.processes import cgroups_below
 from ackward.model.changes import Change, OpenSocketsSet, SocketOption, SocketsSteered
 from ackward.model.plan import Ending, Look, State, Undone
 from ackward.model.scopes import SocketScope
@@ -23,7 +24,6 @@ from ackward.remedies.steering.connections import (
     Restoring,
     Setting,
     Unreached,
-    cgroup_ids,
     cgroup_of,
     counted,
 )
@@ -103,7 +103,7 @@ def _share_cgroups(hook: Hook, scope: SocketScope) -> bool:
     above = {
         place.stat().st_ino for place in (cgroup, *cgroup.parents) if place.is_relative_to(cgroup2_mount())
     }
-    return theirs in above or theirs in cgroup_ids(cgroup)
+    return theirs in above or theirs in cgroups_below(cgroup)
 
 
 class Steering:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from ackward.kernel.bpffs import Table
 from ackward.kernel.descriptors import Holder, Holders, reach, read_option, write_option
 from ackward.kernel.namespaces import Namespace
 from ackward.kernel.probes import cgroup2_mount
+from ackward.kernel.processes import cgroups_below
 from ackward.kernel.sock_diag import SocketRecord, TcpState
 from ackward.model.changes import SocketOption
 from ackward.model.scopes import SocketScope
@@ -35,11 +35,6 @@ def counted(count: int, what: str = "open connection") -> str:
 def cgroup_of(scope: SocketScope) -> Path:
     """The directory of the scope's cgroup, of the whole hierarchy when it names none."""
     return cgroup2_mount() / (scope.cgroup or "").lstrip("/")
-
-
-def cgroup_ids(cgroup: Path) -> set[int]:
-    """The ids (inodes) of a cgroup and all below it."""
-    return {os.stat(path).st_ino for path, _, _ in os.walk(cgroup)}  # noqa: PTH116 - a walk gives strings
 
 
 @dataclass
@@ -70,7 +65,7 @@ def go_through(
 
     ``any_holder``: also those that the scope's process has passed on to others.
     """
-    cgroups = cgroup_ids(cgroup_of(scope)) if scope.cgroup else set()
+    cgroups = cgroups_below(cgroup_of(scope)) if scope.cgroup else {}
     pids = None if scope.pid is None or any_holder else [scope.pid]
     visited: set[int] = set()
     unreached = Unreached()

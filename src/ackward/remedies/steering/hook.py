@@ -52,7 +52,7 @@ class Hook(BpfPins):
     def install(self, record: Record, cgroup: Path, before_connections: Callable[[], None]) -> None:
         """Pin the maps, then attach; ``before_connections`` is called when all but the last hook is attached."""
         with loaded(record) as programs:
-            self.directory.mkdir(parents=True)
+            self.make_directory()
             for name, map_name in _MAPS.items():
                 Table(programs.map(map_name).fd).pin(self.directory / name)
             for name in _HOOKS:
@@ -122,7 +122,7 @@ class Hook(BpfPins):
         for name in _MAPS:
             (self.directory / name).unlink(missing_ok=True)
         try:
-            self.directory.rmdir()
+            self.remove_directory()
         except FileNotFoundError:
             return False
         return True
