@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
-from ackward.cli.output import talk
-from ackward.cli.report_output import show
+from ackward.cli.output import talk, writable
+from ackward.cli.report_output import Page, show
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -36,14 +37,18 @@ def command(
         ),
     ] = None,
     vxlan: Annotated[int | None, typer.Option(help="look into VXLAN tunnels on this UDP port")] = None,
-    report: Annotated[Path | None, typer.Option(help="write the report as one HTML page")] = None,
+    report: Page = None,
     parquet: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="write segments, flows, exchanges and findings as Parquet"),
     ] = None,
     annotate: Annotated[
         Path | None,
-        typer.Option(metavar="OUT.pcapng", help="write the capture again with comments on stalled packets"),
+        typer.Option(
+            metavar="OUT.pcapng",
+            help="write the capture again with comments on stalled packets",
+            callback=writable,
+        ),
     ] = None,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="exit with 5 if there is a finding")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
@@ -51,8 +56,16 @@ def command(
     """Explain captures: the same diagnosis as `watch`, from packets alone. No privileges."""
     from ackward.loop.analyzing import analyze
 
-    with talk.status("reading"):
-        seen = analyze(sources, port=port, host=host, flow=flow, vxlan=vxlan, annotated=annotate)
+    with talk.status("reading") as spinner:
+
+        def progress(name: str, position: int, size: int | None) -> None:
+            whole = f" of {size / 1e6:,.0f}" if size else ""
+            reading = f"reading {name}: {position / 1e6:,.0f}{whole} MB"
+            spinner.update(escape(reading if position != size else "explaining"))
+
+        seen = analyze(
+            sources, port=port, host=host, flow=flow, vxlan=vxlan, progress=progress, annotated=annotate
+        )
     if annotate:
         talk.print(f"annotated: {annotate}", markup=False)
     if parquet:

@@ -12,9 +12,9 @@ from ackward.cli.output import data, print_json, talk
 from ackward.errors import PrivilegeMissing
 from ackward.model.doctor import Ability, DoctorReport, Judgement, NamespaceReport, Outcome, ProbeResult
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
-_EXAMPLE = "Example: sudo ackward doctor --json | jq '.namespaces[].settings[] | select(.command)'"
+_EXAMPLE = "Example: sudo ackward doctor --json | jq '.namespaces\\[].settings\\[] | select(.command)'"
 _COLOUR = {
     "yes": "green",
     "fine": "green",
@@ -27,19 +27,20 @@ _COLOUR = {
 
 @app.command(epilog=_EXAMPLE)
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON (ackward/doctor/1).")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON (ackward/doctor/1)")] = False,
     self_test: Annotated[
         bool,
         typer.Option(
             "--self-test",
-            help="Try instead what joined sockets do to programs here, for `fix bypass` (needs root; seconds).",
+            help="try instead what joined sockets do to programs here, for `fix bypass` (needs root; seconds)",
         ),
     ] = False,
 ) -> None:
     """Check this host: what kernel and privileges allow, and the settings that make somebody wait.
 
-    Every ability is tried for real and undone at once; nothing is changed. Without root it does what it can
-    and says what root would add.
+    Every ability is tried for real and undone at once; nothing is changed.
+
+    Without root it does what it can and says what root would add.
     """
     from ackward.loop.doctor import examine
 

@@ -1,4 +1,7 @@
-"""``ackward fix``: apply a remedy, show what it would change, or prove that it helps."""
+"""``ackward fix``: apply a remedy, show what it would change, or prove that it helps.
+
+Each command plans its remedy; what all of them do with a plan is :func:`ackward.cli.fix_options.applied`.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ from typing import Annotated
 
 import typer
 
-from ackward.cli.fix_options import AsJson, DryRun, Lease, Manner, Netns, Page, Persist, Prove
+from ackward.cli.fix_options import applied
 from ackward.cli.scope_options import Pod
+from ackward.model.plan import Plan
 
+Netns = Annotated[str, typer.Option(help="namespace: a name, a PID, a path, or self")]
 To = Annotated[str | None, typer.Option(help="routes to this CIDR instead of default routes")]
 SocketsNetns = Annotated[
     str | None,
@@ -48,12 +53,13 @@ ackward fix bypass --port 8080 --accept oob,waitall --lease 1h   take it back in
 ackward fix bypass --cgroup kubepods/pod1 --exclude 22,10.96.0.0/16   a pod's connections within this host"""
 
 
-@app.callback()
+@app.callback(epilog="Example: ackward fix quickack --port 7000 --dry-run")
 def fix() -> None:
     """Apply a remedy. It can be shown first (--dry-run) and is undone with `ackward undo`."""
 
 
 @app.command(epilog=EPILOG)
+@applied
 def quickack(
     netns: SocketsNetns = None,
     to: Annotated[
@@ -74,62 +80,42 @@ def quickack(
             metavar="TIME", help="let sockets delay ACKs, but no longer than this (8ms); needs a scope"
         ),
     ] = None,
-    dry_run: DryRun = False,
-    prove: Prove = None,
-    lease: Lease = None,
-    persist: Persist = False,
-    page: Page = None,
-    as_json: AsJson = False,
-) -> int:
+) -> Plan:
     """Acknowledge at once, so that no peer's Nagle waits for an ACK. Open connections profit too.
 
     For routes (all default ones, or --to), or for one --port; with --cgroup, --pid or --cap for single sockets.
     """
-    from ackward.cli import fix_run
     from ackward.cli.arguments import duration_ns
     from ackward.loop import fixing
 
-    manner = Manner.asked(
-        dry_run=dry_run, prove=prove, lease=lease, persist=persist, page=page, as_json=as_json
-    )
     seconds = None if cap is None else duration_ns(cap, "--cap") / 1e9
     if pod is not None:
         from ackward.loop import pods
 
         netns = pods.netns_to_change(pod, netns, pid, cgroup)
-    plan = fixing.plan_quickack(netns=netns, to=to, port=port, cgroup=cgroup, pid=pid, cap=seconds)
-    return fix_run.run(plan, manner)
+    return fixing.plan_quickack(netns=netns, to=to, port=port, cgroup=cgroup, pid=pid, cap=seconds)
 
 
 @app.command(epilog=NODELAY_EPILOG)
+@applied
 def nodelay(
     netns: SocketsNetns = None,
     port: Annotated[str | None, typer.Option(help="TCP port, local or remote, or a range A-B")] = None,
     to: Annotated[str | None, typer.Option(help="connections to addresses in this CIDR")] = None,
     cgroup: Cgroup = None,
     pid: Pid = None,
-    dry_run: DryRun = False,
-    prove: Prove = None,
-    lease: Lease = None,
-    persist: Persist = False,
-    page: Page = None,
-    as_json: AsJson = False,
-) -> int:
+) -> Plan:
     """Turn Nagle's algorithm off for a program that cannot be changed, on open connections too. For the end that holds.
 
     At least one of --port, --to, --cgroup and --pid; a connection must match all that are given.
     """
-    from ackward.cli import fix_run
     from ackward.loop import fixing
 
-    manner = Manner.asked(
-        dry_run=dry_run, prove=prove, lease=lease, persist=persist, page=page, as_json=as_json
-    )
-    plan = fixing.plan_nodelay(netns=netns, port=port, to=to, cgroup=cgroup, pid=pid)
-    return fix_run.run(plan, manner)
+    return fixing.plan_nodelay(netns=netns, port=port, to=to, cgroup=cgroup, pid=pid)
 
 
 @app.command(epilog=WINDOW_EPILOG)
+@applied
 def initcwnd(
     segments: Annotated[int, typer.Option(help="how many may leave before the first ACK, for example 30")],
     netns: Netns = "self",
@@ -138,25 +124,15 @@ def initcwnd(
         bool,
         typer.Option("--after-idle", help="connections of the whole namespace keep their window over a rest"),
     ] = False,
-    dry_run: DryRun = False,
-    prove: Prove = None,
-    lease: Lease = None,
-    persist: Persist = False,
-    page: Page = None,
-    as_json: AsJson = False,
-) -> int:
+) -> Plan:
     """Begin with a larger window, so that large answers take fewer round trips. For the end that sends them."""
-    from ackward.cli import fix_run
     from ackward.loop import fixing
 
-    manner = Manner.asked(
-        dry_run=dry_run, prove=prove, lease=lease, persist=persist, page=page, as_json=as_json
-    )
-    plan = fixing.plan_initcwnd(netns=netns, to=to, segments=segments, after_idle=after_idle)
-    return fix_run.run(plan, manner)
+    return fixing.plan_initcwnd(netns=netns, to=to, segments=segments, after_idle=after_idle)
 
 
 @app.command(epilog=BYPASS_EPILOG)
+@applied
 def bypass(
     netns: SocketsNetns = None,
     port: Annotated[
@@ -180,25 +156,15 @@ def bypass(
         bool,
         typer.Option("--no-learn", help="join every connection, not only those that were learned to profit"),
     ] = False,
-    dry_run: DryRun = False,
-    prove: Prove = None,
-    lease: Lease = None,
-    persist: Persist = False,
-    page: Page = None,
-    as_json: AsJson = False,
-) -> int:
+) -> Plan:
     """Join the two ends of connections within this host: what one writes goes straight into the other's queue.
 
     At least one of --port, --to, --from and --cgroup; both ends together must match all that are given.
     """
-    from ackward.cli import fix_run
     from ackward.loop import bypassing
     from ackward.remedies.bypass.selftest.run import self_test
 
-    manner = Manner.asked(
-        dry_run=dry_run, prove=prove, lease=lease, persist=persist, page=page, as_json=as_json
-    )
-    plan = bypassing.plan_bypass(
+    return bypassing.plan_bypass(
         netns=netns,
         port=port,
         to=to,
@@ -209,4 +175,3 @@ def bypass(
         learn=not no_learn,
         self_test=self_test,
     )
-    return fix_run.run(plan, manner)

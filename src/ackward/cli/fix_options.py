@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import typer
 
 from ackward.cli.arguments import duration_ns
+from ackward.cli.output import writable
 from ackward.errors import UsageError
+from ackward.model.plan import Plan
 
-Netns = Annotated[str, typer.Option(help="namespace: a name, a PID, a path, or self")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="show the plan, change nothing")]
 Prove = Annotated[
     str | None,
@@ -25,7 +28,10 @@ Lease = Annotated[
 ]
 Persist = Annotated[bool, typer.Option("--persist", help="apply it again at each boot, by a systemd unit")]
 Page = Annotated[
-    Path | None, typer.Option("--report", help="with --prove: write what was measured as one HTML page")
+    Path | None,
+    typer.Option(
+        "--report", help="with --prove: write what was measured as one HTML page", callback=writable
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
@@ -45,12 +51,12 @@ class Manner:
     def asked(
         cls,
         *,
-        dry_run: bool,
-        prove: str | None,
-        lease: str | None,
-        persist: bool,
-        page: Path | None,
-        as_json: bool,
+        dry_run: DryRun = False,
+        prove: Prove = None,
+        lease: Lease = None,
+        persist: Persist = False,
+        page: Page = None,
+        as_json: AsJson = False,
     ) -> Self:
         """What was written on the command line; raises :class:`UsageError`."""
         if page and not prove:
@@ -60,6 +66,21 @@ class Manner:
                 next_step="add `--prove 30s`",
             )
         return cls(dry_run, _seconds(prove, "--prove"), _seconds(lease, "--lease"), persist, page, as_json)
+
+
+def applied(plan: Callable[..., Plan]) -> Callable[..., int]:
+    """The command that carries out what ``plan`` plans: it takes the options of ``plan``, then those of a manner."""
+    scope, manner = (inspect.signature(each, eval_str=True).parameters for each in (plan, Manner.asked))
+
+    def command(**given: Any) -> int:
+        from ackward.cli import fix_run
+
+        asked = Manner.asked(**{name: given.pop(name) for name in manner})
+        return fix_run.run(plan(**given), asked)
+
+    command.__name__, command.__doc__ = plan.__name__, plan.__doc__
+    vars(command)["__signature__"] = inspect.Signature([*scope.values(), *manner.values()])
+    return command
 
 
 def _seconds(text: str | None, option: str) -> float | None:

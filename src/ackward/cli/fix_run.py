@@ -35,14 +35,13 @@ def _prove(plan: Plan, manner: Manner, seconds: float) -> int:
             spinner.update(what)
 
         proof = proving.prove(plan, seconds, lease=manner.lease, persist=manner.persist, say=say)
+    _show_proof(proof, as_json=manner.as_json)
     if manner.page:
         from ackward.report.html import render
 
         title = f"ackward fix {plan.remedy}: {plan.scope.words}"
         before = proof.phases[0].report
         write_file(manner.page, render(before, verdict=proof.verdict, phases=proof.phases, title=title))
-    _show_proof(proof, as_json=manner.as_json)
-    if manner.page:
         talk.print(f"report: {manner.page}")
     return 0 if proof.verdict.result is Result.IMPROVED else VerificationFailed.exit_code
 

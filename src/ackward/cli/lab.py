@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ import typer
 from rich.table import Table
 
 from ackward.cli.output import data, print_json, talk, write_file
+from ackward.cli.report_output import Page
 from ackward.errors import VerificationFailed
 from ackward.model.lab import LabReport
 from ackward.model.verdict import Result
@@ -24,6 +26,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     help="Reproduce stalls on this kernel.",
+    epilog="Example: ackward lab run standoff --report standoff.html",
 )
 
 Settings = Annotated[
@@ -85,7 +88,7 @@ def run(
     name: Annotated[str, typer.Argument(help="a scenario; `ackward lab list` shows them")],
     settings: Settings = None,
     view: Annotated[str, typer.Option(help="watch from this host: client, server or both")] = "both",
-    report: Annotated[Path | None, typer.Option(help="write the report as one HTML page")] = None,
+    report: Page = None,
     as_json: AsJson = False,
 ) -> int:
     """Run a scenario: reproduce, diagnose live, fix, prove, undo. Needs root; touches only namespaces of its own.
@@ -130,13 +133,12 @@ def _story() -> Iterator[Tell]:
 
 
 def _give(answer: Answer, *, as_json: bool, page: Path | None) -> None:
-    if page:
-        write_file(page, answer.page())
     if as_json:
         print_json(answer.to_json())
     else:
         data.print(answer.view())
     if page:
+        write_file(page, answer.page())
         talk.print(f"report: {page}")
 
 
@@ -152,23 +154,33 @@ def _show(result: LabReport, *, as_json: bool, page: Path | None) -> None:
         ),
         Phase(name="after", measure=result.after, report=result.report_after),
     ]
-    if page:
-        from ackward.report.html import render
-
-        title = f"ackward lab: {result.scenario}"
-        settings = ", ".join(f"{key} {value}" for key, value in result.settings.items())
-        write_file(
-            page, render(result, verdict=result.comparison, phases=phases, title=title, subtitle=settings)
-        )
     if as_json:
         print_json(result.to_json())
     else:
         from ackward.report.terminal import report_view, verdict_view
 
-        data.print(report_view(result))
+        data.print(report_view(result), "")
         data.print(verdict_view(result.comparison, phases))
     if page:
+        from ackward.report.html import render
+
+        title = f"ackward lab: {result.scenario}"
+        settings = ", ".join(_as_set(result.settings))
+        write_file(
+            page, render(result, verdict=result.comparison, phases=phases, title=title, subtitle=settings)
+        )
         talk.print(f"report: {page}")
+
+
+def _as_set(settings: Mapping[str, object]) -> Iterator[str]:
+    """The settings as ``--set`` takes them, without those that are off, empty or 0."""
+    for key, value in settings.items():
+        if value is True:
+            yield f"{key}=on"
+        elif isinstance(value, list | tuple):
+            yield f"{key}={','.join(map(str, value))}"
+        elif value:
+            yield f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
 
 
 @app.command(epilog="Example, on the server's host: ackward lab serve --set port=7000")
@@ -192,7 +204,7 @@ def serve(
         listener = listen(address, shape)
     except OSError as error:
         raise Unavailable(
-            f"port {shape.port} cannot be listened on: {error.strerror}",
+            f"port {shape.port} cannot be listened on: {os.strerror(error.errno) if error.errno else error}",
             next_step="choose another with --set port=N",
         ) from error
     talk.print(

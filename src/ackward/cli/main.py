@@ -14,7 +14,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, TextIO
 
-from ackward.errors import AckwardError, OutputFailed, UsageError
+from ackward.errors import AckwardError, OutputFailed, PrivilegeMissing, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,8 +47,8 @@ Usage: ackward COMMAND [OPTIONS]     (ackward COMMAND --help explains one)
 """
 
 EXIT_CODES = """
-Exit codes: 0 done, 2 usage, 3 the kernel or a privilege lacks something, 4 partly changed,
-5 verification failed. stdout is data, stderr is talk; --json works everywhere.
+Exit codes: 0 done, 1 output could not be written, 2 usage, 3 the kernel or a privilege lacks something,
+4 partly changed, 5 verification failed. stdout is data, stderr is talk; --json works everywhere.
 """
 
 
@@ -71,6 +71,12 @@ def _fail(error: AckwardError, *, as_json: bool) -> int:
     return error.exit_code
 
 
+def _forbidden(error: PermissionError) -> PrivilegeMissing:
+    """What a command met that did not ask for its privileges first."""
+    what = error.filename or "what this command does"
+    return PrivilegeMissing.for_this_command(f"{what} is for root alone", consequence="it ended there")
+
+
 def _silence(stream: TextIO) -> None:
     """Let what is still buffered go nowhere, so that the interpreter's last flush cannot fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -83,6 +89,7 @@ def _dispatch(name: str, arguments: list[str]) -> int:
 
     module = importlib.import_module(f"ackward.cli.{name}")
     command = get_command(module.app)
+    command.context_settings["help_option_names"] = ["-h", "--help"]  # its subcommands take them over
     # Typer brings Click along under a private name or a public one: the public BadParameter leads to its base.
     complaint: type[Exception] = next(
         base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
@@ -95,9 +102,9 @@ def _dispatch(name: str, arguments: list[str]) -> int:
         said = error.format_message()  # type: ignore[attr-defined]  # every ClickException has it
         if type(error).__name__ == "NoArgsIsHelpError":
             return UsageError.exit_code  # the help is on the screen already
-        raise UsageError(
-            said.rstrip("."), next_step=f"`ackward {name} --help` shows what it takes"
-        ) from error
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else f"ackward {name}"
+        raise UsageError(said.rstrip("."), next_step=f"`{path} --help` shows what it takes") from error
     sys.stdout.flush()  # a full disk shows here, not at exit
     return outcome if isinstance(outcome, int) else 0
 
@@ -126,6 +133,10 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         _silence(sys.stdout)  # the reader went away (`| head`): not an error of ours
         return 0
+    except PermissionError as error:
+        if os.geteuid() == 0:
+            raise
+        return _fail(_forbidden(error), as_json=as_json)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
             raise

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
+    epilog="Example: ackward node status",
     help="Quickack for the pods of this node: a CNI plugin, the agent that it asks, or the agent alone.",
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -28,16 +29,52 @@ def print_json(text: str) -> None:
     sys.stdout.flush()
 
 
-def write_file(path: Path, text: str) -> None:
-    """Write a whole file or none: a full disk leaves what was there before."""
-    partial = path.with_name(f".{path.name}.partial")
+def writable(path: Path | None) -> Path | None:
+    """The path as it is, if a file can be made there: asked before the work whose result it shall hold.
+
+    Raises :class:`OutputFailed`.
+    """
+    if path is None:
+        return None
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        reason = _why_not(path)
+    except OSError as error:  # a link in /tmp that is somebody else's (fs.protected_symlinks)
+        reason = error.strerror or str(error)
+    if reason:
+        raise OutputFailed(
+            f"{path} cannot be written ({reason})",
+            consequence="nothing was done",
+            next_step="choose another path",
+        )
+    return path
+
+
+def _why_not(path: Path) -> str:
+    if path.is_dir():
+        return "it is a directory"
+    if not path.parent.is_dir():
+        return f"there is no directory {path.parent}"
+    return "" if os.access(path if _is_special(path) else path.parent, os.W_OK) else "Permission denied"
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a whole file or none: a full disk leaves what was there before. Raises :class:`OutputFailed`."""
+    from ackward.loop.whole_files import whole_file  # most commands write none
+
+    try:
+        if _is_special(path):
+            path.write_text(text, encoding="utf-8")
+            return
+        with whole_file(path) as file:
+            file.write(text.encode())
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise OutputFailed(
             f"{path} could not be written ({error.strerror})",
-            consequence="the report is lost; what was there before is untouched",
+            consequence="what was there before is untouched",
             next_step="choose another path or free some space",
         ) from error
+
+
+def _is_special(path: Path) -> bool:
+    """A device or a pipe: renaming a file onto it would take it away from everybody (/dev/null)."""
+    return path.exists() and not path.is_file() and not path.is_dir()

@@ -12,7 +12,7 @@ def on_record() -> list[Attachment]:
     try:
         return [attachment for attachment in pods.all() if pods.is_there(attachment)]
     except PermissionError:
-        talk.print("Whether the node agent has pods on record may only root read.")
+        talk.print("Only root may read whether the node agent has pods on record.")
         return []
 
 

@@ -11,6 +11,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     help="What a model says without a kernel: no privileges, nothing is sent.",
+    epilog="Example: ackward predict acks --rtt 0.2ms",
 )
 app.command("acks", epilog=predict_acks.EPILOG)(predict_acks.acks)
 app.command("split", epilog=predict_split.EPILOG)(predict_split.split)

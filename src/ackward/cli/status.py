@@ -17,13 +17,11 @@ from ackward.report.status_table import lines
 app = typer.Typer(add_completion=False)
 
 
-@app.command()
+@app.command(epilog="Example: ackward status --json")
 def status(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False) -> None:
     """Show each remedy as the kernel sees it now: in force, partly in force, gone, changed by someone else.
 
     Since when, how long its lease has left, and whether it comes back at boot.
-
-    Example: ackward status --json
     """
     store = Receipts()
     contents = store.load()

@@ -19,7 +19,7 @@ from ackward.remedies.receipts import Receipts
 app = typer.Typer(add_completion=False)
 
 
-@app.command()
+@app.command(epilog="Example: ackward undo --all")
 def undo(
     ids: Annotated[
         list[str] | None, typer.Argument(metavar="[ID]...", help="receipts, as status shows")
@@ -32,10 +32,7 @@ def undo(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Remove what a remedy made and restore what it set, unless someone changed it since.
-
-    Example: ackward undo --all
-    """
+    """Remove what a remedy made and restore what it set, unless someone changed it since."""
     if bool(ids) == everything:
         raise UsageError(
             "name receipts or --all, and not both",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from ackward.cli.arguments import duration_ns
 from ackward.cli.output import talk
-from ackward.cli.report_output import show
+from ackward.cli.report_output import Page, show
 from ackward.cli.scope_options import Cgroup, Netns, Pid, Pod, Port
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -37,7 +36,7 @@ def command(
     slow: Annotated[
         str, typer.Option(help="record exchanges that took this long, count faster ones", metavar="TIME")
     ] = "1ms",
-    report: Annotated[Path | None, typer.Option(help="write the report as one HTML page")] = None,
+    report: Page = None,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="exit with 5 if there is a finding")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
 ) -> int:
@@ -80,4 +79,8 @@ def command(
     finally:
         signal.signal(signal.SIGINT, previous)
     show(seen, as_json=as_json, page=report, title="ackward watch")
+    if not seen.exchanges:
+        talk.print(
+            "Next: `ackward sockets --all` shows what there is; --for 1m watches longer.", markup=False
+        )
     return 5 if exit_code and seen.findings else 0

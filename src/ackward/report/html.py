@@ -23,6 +23,8 @@ from ackward.report import flow_table, ladder, names, palette, sequence, summary
 
 #: Findings whose cards are open when the page opens.
 OPEN_FINDINGS = 3
+#: Findings that are drawn; the rest are told in words. A drawing takes some 20 kB, and a busy host gives thousands.
+DRAWN_FINDINGS = 50
 #: What the time-sequence plots need; the last one draws them.
 PLOT_SCRIPTS = ("sequence_numbers.js", "sequence_input.js", "sequence.js")
 
@@ -76,7 +78,8 @@ def _card(finding: Finding, number: int) -> dict[str, object]:
         for end in End
     ]
     drawing = ""
-    if finding.ladder is not None:
+    drawn = number <= DRAWN_FINDINGS
+    if finding.ladder is not None and drawn:
         drawing = ladder.draw(finding.ladder, finding.cause, finding.holding_end, f"ladder-{number}")
     return {
         "number": number,
@@ -84,12 +87,12 @@ def _card(finding: Finding, number: int) -> dict[str, object]:
         "finding": finding,
         "ends": ends,
         "ladder": Markup(drawing),  # noqa: S704 - built as a tree, escaped by its serialiser
-    } | _plot(finding)
+    } | _plot(finding if drawn else None)
 
 
-def _plot(finding: Finding) -> dict[str, object]:
+def _plot(finding: Finding | None) -> dict[str, object]:
     """What the template needs to show the finding's time-sequence plot."""
-    if finding.sequence is None:
+    if finding is None or finding.sequence is None:
         return {"sequence": ""}
     return {
         "sequence": _data(sequence.packed(finding.sequence, finding.cause)),

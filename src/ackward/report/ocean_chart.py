@@ -61,7 +61,9 @@ def _row(root: ET.Element, transfer: Transfer, top: float, scale: float) -> None
             },
         )
         ET.SubElement(bar, "title").text = words
+    beyond = last
     if transfer.predicted:
+        beyond = max(last, transfer.predicted.download_ns * scale)
         for moment in (transfer.predicted.first_byte_ns, transfer.predicted.download_ns):
             x = f"{_LEFT + moment * scale:.1f}"
             mark = ET.SubElement(
@@ -77,7 +79,7 @@ def _row(root: ET.Element, transfer: Transfer, top: float, scale: float) -> None
             )
             ET.SubElement(mark, "title").text = f"predicted: {duration(moment)}"
     measured = f"{duration(transfer.median.first_byte_ns)}, {duration(transfer.median.download_ns)}"
-    _text(root, _LEFT + last + 8, top + 12, measured, "start")
+    _text(root, _LEFT + beyond + 8, top + 12, measured, "start")
 
 
 def _text(root: ET.Element, x: float, y: float, text: str, anchor: str) -> None:

@@ -11,8 +11,6 @@ from rich.text import Text
 from ackward.model.ocean import Crossing, Moments, OceanReport, Transfer, Way
 from ackward.report.units import duration, size
 
-#: How far from its prediction a way may be: the first byte, and the download.
-FIRST_BYTE_TOLERANCE, DOWNLOAD_TOLERANCE = 1.05, 1.10
 MEANING = {
     Way.DIRECT: "one connection from end to end",
     Way.HAPROXY: "HAProxy in the gateways' place",
@@ -72,10 +70,3 @@ def _beside(ratio: float | None) -> str:
 
 def _gain(direct: Moments | None, transfer: Transfer) -> str:
     return f"{direct.download_ns / transfer.median.download_ns:.2f}x" if direct else ""
-
-
-def as_predicted(transfer: Transfer) -> bool:
-    """Whether a transfer took no longer than its prediction allows."""
-    return (transfer.first_byte_ratio or 0) <= FIRST_BYTE_TOLERANCE and (
-        transfer.download_ratio or 0
-    ) <= DOWNLOAD_TOLERANCE

@@ -41,6 +41,21 @@ GRADES: dict[Grade, str] = {
     Grade.UNKNOWN: "no claim could be made",
 }
 
+#: What the end that is kept from sending does, where Nagle's algorithm or TCP_CORK is not what keeps it.
+_WAITS: dict[Cause, str] = {
+    Cause.DELAYED_ACK: "waits for an ACK before it may send more",
+    Cause.ACK_HOLDING: "waits for an ACK before it may send more",
+    Cause.TAIL_LOSS_PROBE: "sends again when its probe timer fires",
+    Cause.RETRANSMISSION_TIMEOUT: "waits for its retransmission timer",
+    Cause.FAST_RETRANSMIT: "sends again what was lost",
+    Cause.SLOW_START: "waits for its window to grow",
+    Cause.IDLE_RESTART: "waits for its window to grow",
+    Cause.CONGESTION_WINDOW: "waits for its congestion window",
+    Cause.PACING: "spreads its segments",
+    Cause.RECEIVE_WINDOW: "waits until the other end reads",
+    Cause.HOST_QUEUE: "queues what it sends",
+}
+
 _ABOUT_ACKS = frozenset({Cause.STANDOFF, Cause.DELAYED_ACK, Cause.ACK_HOLDING})
 
 
@@ -100,7 +115,8 @@ def worst_first(report: Report) -> list[Finding]:
 def cost(finding: Finding, report: Report) -> str:
     """What a finding costs: ``44.0 ms lost on 59 of 60 exchanges``."""
     where = f"{units.count(finding.exchanges)} of {units.plural(report.exchanges, 'exchange')}"
-    return f"{units.duration(finding.lost_ns.p50)} lost on {where}"
+    lost = units.duration(finding.lost_ns.p50) if finding.lost_ns.total else "no time"
+    return f"{lost} lost on {where}"
 
 
 def gain(remedy: Remedy, finding: Finding) -> str:
@@ -146,7 +162,7 @@ def measures(verdict: Verdict | None, phases: Sequence[Phase]) -> list[tuple[str
 def _deeds(finding: Finding, end: End) -> list[str]:
     deeds = []
     if finding.holding_end is end:
-        deeds.append("holds data back")
+        deeds.append(_WAITS.get(finding.cause, "holds data back"))
     if finding.delaying_end is end:
         deeds.append("delays the ACK" if finding.cause in _ABOUT_ACKS else "keeps the other waiting")
     return deeds

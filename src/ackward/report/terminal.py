@@ -30,6 +30,8 @@ from ackward.report.shell import CommandLine
 WIDEST = 100
 #: Servers of this host that are named one by one.
 MOST_SERVICES = 8
+#: Findings that are told at length: a host with thousands of connections must not scroll its worst one away.
+MOST_FINDINGS = 8
 
 
 def report_view(report: Report) -> RenderableType:
@@ -39,14 +41,24 @@ def report_view(report: Report) -> RenderableType:
         parts.append(_dropped(report))
     if report.elapsed_ns:
         parts += [Text(), _narrow(_partition(report))]
-    for finding in summary.worst_first(report):
+    findings = summary.worst_first(report)
+    for finding in findings[:MOST_FINDINGS]:
         parts += [Text(), *_finding(finding, report)]
+    if rest := findings[MOST_FINDINGS:]:
+        parts += [Text(), _narrow(Text(_left_out(rest)))]
     if report.same_host:
         parts += [Text(), *_same_host(report.same_host)]
     if report.capture.notes:
         parts.append(Text())
         parts += [_bullet(note) for note in report.capture.notes]
     return Group(*parts)
+
+
+def _left_out(findings: Sequence[Finding]) -> str:
+    lost = units.duration(sum(finding.lost_ns.total for finding in findings))
+    causes = ", ".join(dict.fromkeys(finding.cause for finding in findings))
+    noun = units.plural(len(findings), "smaller finding")
+    return f"And {noun} ({causes}), {lost} in all: --report and --json show them."
 
 
 def _same_host(services: Sequence[SameHost]) -> Iterator[RenderableType]:
@@ -175,10 +187,9 @@ def _partition(report: Report) -> RenderableType:
 
 
 def _finding(finding: Finding, report: Report) -> Iterator[RenderableType]:
+    total = f", {units.duration(finding.lost_ns.total)} in all" if finding.lost_ns.total else ""
     body: list[RenderableType] = [
-        Text(
-            f"{summary.cost(finding, report)}, {units.duration(finding.lost_ns.total)} in all", style="bold"
-        ),
+        Text(f"{summary.cost(finding, report)}{total}", style="bold"),
         Text(summary.MEANINGS[finding.cause]),
         Text(),
         _ends(finding),
