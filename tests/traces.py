@@ -88,4 +88,4 @@ def leaves_nothing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     deadline = time.monotonic() + _PATIENCE
     while (left := _traces(files) - before) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not left
+    assert not left, f"left behind: {sorted(left)}"

@@ -41,7 +41,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Namespace]:
 
 
 def hooks(here: Namespace) -> list[str]:
-    return [entry.name for entry in OURS.iterdir() if entry.name.endswith(f"@{identify(here).cookie}")]
+    return [entry.name for entry in OURS.glob(f"*@{identify(here).cookie}")]
 
 
 def test_what_the_agent_did_is_named_and_stays(agent: Agent, here: Namespace) -> None:
@@ -86,4 +86,4 @@ def test_who_is_not_root_is_told(agent: Agent, capsys: pytest.CaptureFixture[str
         assert pods_on_record.on_record() == []
     finally:
         os.seteuid(0)
-    assert "only root" in capsys.readouterr().err
+    assert "Only root" in capsys.readouterr().err

@@ -52,6 +52,8 @@ class Narrow:
 
 def _wire(one: Namespace, device: str, other: Namespace, far_device: str, side: int) -> None:
     """A link on a network of its own: ``one`` is its .2, ``other`` its .1."""
+    for host in (one, other):  # else a router solicits no neighbour for two seconds: its address is tentative
+        set_sysctls(host, {f"net.ipv6.conf.{which}.accept_dad": "0" for which in ("all", "default")})
     names = ["link", "add", device, "netns", one.name, "type", "veth"]
     run_on(None, "ip", *names, "peer", "name", far_device, "netns", other.name)
     for host, name, last in ((one, device, 2), (other, far_device, 1)):

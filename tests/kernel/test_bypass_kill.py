@@ -286,7 +286,7 @@ class TestPlan:
         capabilities.store(self.found(oob=Outcome.DIFFERS, splice=Outcome.DIFFERS, peek=Outcome.MITIGATED))
         refusal = self.plan(host, accepted=("splice",))
         assert isinstance(refusal, Refusal)
-        assert "oob was seen" in refusal.reason
+        assert "in oob" in refusal.reason
         assert "splice" not in refusal.reason
         assert "`--accept oob`" in refusal.next_step
         assert isinstance(self.plan(host, accepted=("splice", "oob")), Plan)

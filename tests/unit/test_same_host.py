@@ -22,15 +22,17 @@ from ackward.report.terminal import report_view
 HERE, THERE = Endpoint(ip_address("::1"), 40000), Endpoint(ip_address("::1"), 8080)
 
 
-def asked(rounds: int, *, size: int = 100, client: Endpoint = HERE, server: Endpoint = THERE) -> Report:
-    """A capture at the client: so many requests, each answered after 1 ms."""
-    packets = handshake(1)
+def asked(
+    rounds: int, *, size: int = 100, rtt: float = 1.0, client: Endpoint = HERE, server: Endpoint = THERE
+) -> Report:
+    """A capture at the client: so many requests, each answered after a round trip (milliseconds)."""
+    packets = handshake(rtt)
     for number in range(rounds):
         at, sent = 10.0 + 10 * number, 100 * number
         packets += [
             q(at, sent, 100, ack=size * number),
-            a(at + 1, size * number, size, ack=sent + 100),
-            q(at + 1.1, sent + 100, ack=size * (number + 1)),
+            a(at + rtt, size * number, size, ack=sent + 100),
+            q(at + rtt + 0.1, sent + 100, ack=size * (number + 1)),
         ]
     flows, rows = view(WireFlows.of([WireFlow(client, server, MSS)]), rows_of(packets))
     return explain(Traffic.of(flows, rows), Capture(source="dialogue")).report
@@ -46,7 +48,12 @@ def test_request_and_response_over_the_loopback_would_profit():
 
 
 @pytest.mark.parametrize(
-    ("report", "reason"), [(asked(4), "too few exchanges"), (asked(20, size=500_000), "they stream")]
+    ("report", "reason"),
+    [
+        (asked(4), "too few exchanges"),
+        (asked(20, size=500_000), "they stream"),
+        (asked(20, rtt=5), "a delay between the ends"),
+    ],
 )
 def test_what_would_not_profit_is_told_why(report, reason):
     [service] = report.same_host

@@ -22,6 +22,8 @@ from ackward.report.units import duration, plural, size
 #: The share of the time on the network that joined sockets take less: requests of 1 B to 1 kB took 0.6 of TCP's
 #: time, of 4 kB and more 0.45 (docs/bypass.md, `python -m benchmarks.bypass --only ask`).
 SAVED = 0.4
+#: A longer round trip holds a delay that somebody put between the ends (netem, a shaper), not the stack's work.
+LONGEST_RTT_NS = 2_000_000
 #: Fewer exchanges than this say nothing of how a service talks.
 LEAST_EXCHANGES = 8
 #: Bytes of an exchange above which it is a stream: its time is that of copying, and small writes in it lose.
@@ -34,6 +36,7 @@ class _Service:
     exchanges: int = 0
     octets: int = 0
     network_ns: int = 0
+    rtt_ns: int = 0  # the shortest that is known of any of its connections
     live: bool = False
     mptcp: bool = False
 
@@ -55,6 +58,8 @@ def services(seen: Attribution, fast: Mapping[int, Counted]) -> list[SameHost]:
         service.exchanges += int(exchanges[number]) + (sums.exchanges if sums else 0)
         service.network_ns += int(network[number]) + (sums.causes.get(Cause.NETWORK, 0) if sums else 0)
         service.octets += flow.bytes_to_server + flow.bytes_to_client
+        if flow.min_rtt_ns:
+            service.rtt_ns = min(service.rtt_ns or flow.min_rtt_ns, flow.min_rtt_ns)
         service.live |= flow.client_end is not None
         service.mptcp |= flow.mptcp
     told = [_told(server, service) for server, service in found.items()]
@@ -98,7 +103,9 @@ def _against(service: _Service) -> str:
     if service.exchanges < LEAST_EXCHANGES:
         return "too few exchanges to tell whether a bypass would pay"
     if service.octets > LARGEST * service.exchanges:
-        return "they stream; small writes in a stream are slower past the stack"
+        return "they stream: that gains past the stack only where TCP gathers few writes, which packets do not tell"
+    if service.rtt_ns > LONGEST_RTT_NS:
+        return f"their round trip of {duration(service.rtt_ns)} is a delay between the ends, not the stack's work"
     if service.network_ns <= 0:
         return "none of their time is spent in the stack"
     return ""

@@ -35,10 +35,16 @@ def path_of(name: str) -> Path:
 
 
 def running() -> list[str]:
-    """The names of the gateways that run here; what killed ones left is removed."""
-    with suppress(FileNotFoundError, PermissionError):
-        return [path.stem for path in sorted(DIRECTORY.glob("*.sock")) if _lives(path)]
-    return []
+    """The names of the gateways that run here; what killed ones left is removed. Raises :class:`PrivilegeMissing`."""
+    try:
+        paths = sorted(DIRECTORY.iterdir())
+    except FileNotFoundError:
+        return []
+    except PermissionError as error:
+        raise PrivilegeMissing.for_this_command(
+            f"{DIRECTORY} may not be read", consequence="whether a gateway runs here is not known"
+        ) from error
+    return [path.stem for path in paths if path.suffix == ".sock" and _lives(path)]
 
 
 def _lives(path: Path) -> bool:

@@ -40,8 +40,13 @@ _SYN: Final = struct.Struct("=16sI16sIII")
 
 
 def own_cgroup() -> Path:
-    """The directory of this process' cgroup v2: sockets that it makes belong there."""
-    return cgroup2_mount() / (cgroup_of_process("self") or "/").lstrip("/")
+    """The directory of this process' cgroup v2: sockets that it makes belong there. Raises :class:`Unavailable`."""
+    try:
+        mount = cgroup2_mount()
+    except Unavailable as error:
+        error.consequence = _PURPOSE
+        raise
+    return mount / (cgroup_of_process("self") or "/").lstrip("/")
 
 
 class SynEvents:

@@ -87,7 +87,9 @@ class Pool:
         if key == self._peer.key:
             return
         self._peer = replace(self._peer, key=key)
-        self._end_session()
+        if (founder := self._forget_session()) is not None:
+            # Legs that are on their way to join may do so yet.
+            self._resources.loop.after(self._resources.settings.limits.leg_handshake, founder.let_go)
 
     def use_address(self, address: Address) -> None:
         """Make legs to another address from now on; those that carry a connection stay."""
@@ -100,11 +102,16 @@ class Pool:
         self._count_idle()
 
     def _end_session(self) -> None:
-        self._session = None
-        if self._founder is not None:
-            self._making.discard(self._founder)
-            self._founder.let_go()
-            self._founder = None
+        if (founder := self._forget_session()) is not None:
+            founder.let_go()
+
+    def _forget_session(self) -> Leg | None:
+        """Let no further leg join; gives the leg on which the right to do so hangs, if there is one."""
+        founder, self._session, self._founder = self._founder, None, None
+        if founder is not None:
+            self._making.discard(founder)
+            founder.changed = nobody
+        return founder
 
     @property
     def joins(self) -> bool:

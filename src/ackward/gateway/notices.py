@@ -25,5 +25,5 @@ def notices(gateway: Gateway, descriptors: int) -> Iterator[str]:
     if descriptors < _EACH * gateway.limits.connections:
         yield (
             f"limits.connections = {gateway.limits.connections}: this host allows a worker {descriptors} descriptors, "
-            f"which is less than {descriptors // _EACH} connections; raise the limit (`ulimit -Hn`, LimitNOFILE=)"
+            f"enough for fewer than {descriptors // _EACH} connections; raise the limit (`ulimit -Hn`, LimitNOFILE=)"
         )

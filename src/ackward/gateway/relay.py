@@ -11,6 +11,7 @@ Laws:
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -38,12 +39,23 @@ _TAKES: Final = WRITE | ERROR | HANGUP
 QUIET: Final = select.EPOLLET
 
 
-class Lost(Exception):
-    """One of the ends is gone; ``near``: the client's."""
+#: Keep-alive probes, or data, went without an answer; or with one from a router (tcp_write_err(): sk_err_soft).
+_UNANSWERED: Final = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
 
-    def __init__(self, *, near: bool) -> None:
-        self.near = near
+
+class Lost(Exception):
+    """One of the ends is gone; ``near``: the client's. ``number``: the errno that the kernel said it with."""
+
+    def __init__(self, number: int | None, *, near: bool) -> None:
+        self.number, self.near = number, near
         super().__init__("near" if near else "far")
+
+    @property
+    def end(self) -> End:
+        """How the connection ended."""
+        if self.number in _UNANSWERED:
+            return End.UNACKNOWLEDGED
+        return End.CLIENT_RESET if self.near else End.SERVER_RESET
 
 
 class Direction:
@@ -103,7 +115,7 @@ class Direction:
             except BlockingIOError:
                 return False
             except OSError as error:
-                raise Lost(near=self._from_near) from error
+                raise Lost(error.errno, near=self._from_near) from error
             if not data:
                 self.ended = True
                 return False
@@ -112,7 +124,7 @@ class Direction:
             except BlockingIOError:
                 count = 0
             except OSError as error:
-                raise Lost(near=not self._from_near) from error
+                raise Lost(error.errno, near=not self._from_near) from error
             self.moved += count
             if count < len(data):
                 self._pipe = pipe = self._pipes.take()
@@ -130,7 +142,7 @@ class Direction:
         except BlockingIOError:
             return False
         except OSError as error:
-            raise Lost(near=self._from_near) from error
+            raise Lost(error.errno, near=self._from_near) from error
         if count:
             pipe.held, pipe.used = count, True
             self._bulk = count > _SMALL
@@ -148,7 +160,7 @@ class Direction:
                 self.stalled = True
                 return False
             except OSError as error:
-                raise Lost(near=not self._from_near) from error
+                raise Lost(error.errno, near=not self._from_near) from error
             pipe.held -= count
             self.moved += count
         return True
@@ -163,7 +175,7 @@ class Direction:
         try:
             self._sink.shutdown(socket.SHUT_WR)
         except OSError as error:
-            raise Lost(near=not self._from_near) from error
+            raise Lost(error.errno, near=not self._from_near) from error
         self.done = True
 
     @property
@@ -204,7 +216,7 @@ class CopyingDirection(Direction):
         except BlockingIOError:
             return False
         except OSError as error:
-            raise Lost(near=self._from_near) from error
+            raise Lost(error.errno, near=self._from_near) from error
         self.ended = not data
         self._held = memoryview(data)
         return True
@@ -217,7 +229,7 @@ class CopyingDirection(Direction):
                 self.stalled = True
                 return False
             except OSError as error:
-                raise Lost(near=not self._from_near) from error
+                raise Lost(error.errno, near=not self._from_near) from error
             self._held = self._held[count:]
             self.moved += count
         return True
@@ -316,7 +328,7 @@ class Relay:
             if (near | far) & (ERROR | HANGUP):
                 self._look_for_errors()
         except Lost as lost:
-            self.abort(End.CLIENT_RESET if lost.near else End.SERVER_RESET)
+            self.abort(lost.end)
             return
         except Refusal as refusal:
             self.abort(refusal.end)
@@ -334,10 +346,10 @@ class Relay:
         self.down.pump(more=bool(far & PEER_DONE), urgent=bool(far & URGENT))
 
     def _look_for_errors(self) -> None:
-        if error_of(self._near):
-            raise Lost(near=True)
-        if error_of(self.far):
-            raise Lost(near=False)
+        if number := error_of(self._near):
+            raise Lost(number, near=True)
+        if number := error_of(self.far):
+            raise Lost(number, near=False)
 
     def _want(self) -> None:
         """Ask for the events that matter now."""

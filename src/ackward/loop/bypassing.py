@@ -13,6 +13,7 @@ from ackward.model.bypass import Capabilities, Hazard
 from ackward.model.plan import Plan, Refusal
 from ackward.model.scopes import BypassScope, SocketScope
 from ackward.remedies.bypass import capabilities
+from ackward.remedies.bypass.plan import unfit
 from ackward.remedies.route_metrics.plan import network
 
 
@@ -93,6 +94,8 @@ def plan_bypass(
     scope = bypass_scope(
         port=port, to=to, source=source, cgroup=cgroup, exclude=exclude, accept=accept, learn=learn
     )
+    if refusal := unfit(scope):
+        raise refusal.as_error()
     if self_test and set(scope.accepted) != set(Hazard) and capabilities.load() is None:
         capabilities.store(self_test())
     namespace = namespace_of(netns, SocketScope(cgroup=scope.cgroup))

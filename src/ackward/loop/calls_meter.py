@@ -62,7 +62,7 @@ class CallMeter:
                 f"no request was answered in {self.seconds:g} s {when}"
                 + (f", though {received} bytes were received" if received else ""),
                 consequence="there is nothing to compare; nothing is left changed",
-                next_step="leave connections that only stream on TCP: they do not gain"
+                next_step="prove a service that answers: of connections that only stream nothing can be timed"
                 if received
                 else "let the service work meanwhile, with both ends on this host, or name a longer time",
             )
@@ -151,7 +151,9 @@ def _why_none(counters: Counters, seconds: float) -> tuple[str, str]:
             "restart the client, so that it connects anew, or prove longer"
         )
     if counters.streams:
-        next_step = "leave this service on TCP: it streams, and would be slower joined"
+        next_step = (
+            "leave this service on TCP: it streams, and TCP gathers so many of its writes that it is faster"
+        )
     elif counters.blocks:
         next_step = "if its programs mind none of these, add `--accept waitall,wakeup,shut-read`"
     elif any(in_scope._replace(sampled=0)[: Counters._fields.index("wrote_early") + 1]):

@@ -25,9 +25,7 @@ def explain_capture(capture: WireCapture) -> Diagnosis:
     traffic, clocks = _traffic(_known(capture.flows), capture)
     times = capture.segments["time_ns"]
     notes = [*_places(traffic.flows), *clocks, *map(str, capture.problems)]
-    notes += [
-        f"{count:,} packets are no segments: {what}" for what, count in capture.skipped.items() if count
-    ]
+    notes += [f"{count:,} packets left out: {what}" for what, count in capture.skipped.items() if count]
     facts = Capture(
         source=", ".join(source.name for source in capture.sources),
         seconds=round((int(times.max()) - int(times.min())) / 1e9, 3) if len(times) else 0.0,

@@ -24,6 +24,21 @@ class Facts:
 def plan(facts: Facts, scope: Scope) -> Plan | Refusal:
     """The plan for ``scope``; refused where joined connections would differ from TCP and nobody accepted it."""
     assert isinstance(scope, BypassScope), scope
+    return (
+        unfit(scope)
+        or _hazards(facts.capabilities, scope)
+        or Plan(
+            remedy=NAME,
+            namespace=facts.namespace,
+            scope=scope,
+            changes=(BypassInstalled(scope=scope),),
+            notes=tuple(_notes(scope)),
+        )
+    )
+
+
+def unfit(scope: BypassScope) -> Refusal | None:
+    """Why no kernel could have a bypass of this scope, if so."""
     if (scope.ports, scope.to, scope.source, scope.cgroup) == (None, None, None, None):
         return Refusal(
             reason="no scope is named, and no connection is joined by default",
@@ -38,13 +53,7 @@ def plan(facts: Facts, scope: Scope) -> Plan | Refusal:
                 reason=f"{len(rules)} {what} are more than the {RULES} that the kernel's program looks at",
                 next_step="join neighbouring ones into ranges, or name a narrower scope",
             )
-    return _hazards(facts.capabilities, scope) or Plan(
-        remedy=NAME,
-        namespace=facts.namespace,
-        scope=scope,
-        changes=(BypassInstalled(scope=scope),),
-        notes=tuple(_notes(scope)),
-    )
+    return None
 
 
 def _hazards(found: Capabilities | None, scope: BypassScope) -> Refusal | None:
@@ -59,16 +68,17 @@ def _hazards(found: Capabilities | None, scope: BypassScope) -> Refusal | None:
             consequence="whether programs would notice is not known; nothing was changed",
             next_step="`ackward doctor --self-test`, which tries it in namespaces of its own in seconds",
         )
-    differing = {finding.hazard: finding.measured for finding in found.differing(accepted)}
-    differing |= {hazard: "was not tried" for hazard in found.untried() if hazard not in accepted}
-    if not differing:
+    differing = [finding.hazard.value for finding in found.differing(accepted)]
+    untried = [hazard.value for hazard in found.untried() if hazard not in accepted]
+    if not differing and not untried:
         return None
-    words = "; ".join(f"{hazard.value}: {measured.rstrip('.')}" for hazard, measured in differing.items())
+    words = [f"differs from TCP in {', '.join(differing)}"] if differing else []
+    words += [f"was not tried for {', '.join(untried)}"] if untried else []
     return Refusal(
-        reason=f"on this kernel a joined connection differs from TCP ({words})",
+        reason=f"on this kernel a joined connection {' and '.join(words)}",
         consequence="a program that relies on it would notice; nothing was changed",
-        next_step="if the programs in scope rely on none of these, add "
-        f"`--accept {','.join(hazard.value for hazard in differing)}`",
+        next_step="see what `ackward doctor --self-test` measured; if the programs in scope rely on none of these, add "
+        f"`--accept {','.join(differing + untried)}`",
     )
 
 
