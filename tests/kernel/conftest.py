@@ -6,11 +6,13 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from tests.kernel.bypass_hosts import engine
 from tests.kernel.gateway_wires import Three, three_hosts
 from tests.traces import leaves_nothing as leaves_nothing
 
 from ackward.kernel.namespaces import Namespace, temporary
 from ackward.lab.topology import TwoHosts, two_hosts
+from ackward.remedies.bypass.engine import Engine
 
 
 def pytest_collection_modifyitems(config, items):
@@ -41,4 +43,11 @@ def host() -> Iterator[Namespace]:
 def three() -> Iterator[Three]:
     """A client's host, a gateway's and a server's in a row."""
     with three_hosts() as made:
+        yield made
+
+
+@pytest.fixture
+def joining(host: Namespace) -> Iterator[Engine]:
+    """The bypass of that host: all that is connected there is joined."""
+    with engine(host) as made:
         yield made

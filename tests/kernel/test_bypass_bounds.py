@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,20 +18,8 @@ from tests.kernel.bypass_hosts import (
 )
 from tests.kernel.quickack_hosts import eventually, ip
 
-from ackward.kernel.namespaces import Namespace, temporary
+from ackward.kernel.namespaces import Namespace
 from ackward.remedies.bypass.engine import Engine
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[Namespace]:
-    with temporary("bypass") as made:
-        yield made
-
-
-@pytest.fixture
-def joining(host: Namespace) -> Iterator[Engine]:
-    with engine(host) as made:
-        yield made
 
 
 def test_a_slow_reader_stops_its_writer_and_gets_every_byte(host: Namespace) -> None:

@@ -7,7 +7,6 @@ import select
 import socket
 import struct
 import threading
-from collections.abc import Iterator
 
 import pytest
 from tests.kernel.bypass_hosts import (
@@ -25,20 +24,8 @@ from tests.kernel.bypass_hosts import (
 )
 from tests.kernel.quickack_hosts import eventually
 
-from ackward.kernel.namespaces import Namespace, call_inside, temporary
+from ackward.kernel.namespaces import Namespace, call_inside
 from ackward.remedies.bypass.engine import Engine
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[Namespace]:
-    with temporary("bypass") as made:
-        yield made
-
-
-@pytest.fixture
-def joining(host: Namespace) -> Iterator[Engine]:
-    with engine(host) as made:
-        yield made
 
 
 @pytest.mark.parametrize(

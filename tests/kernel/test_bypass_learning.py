@@ -15,18 +15,12 @@ from tests.kernel.bypass_hosts import (
     listener,
 )
 
-from ackward.kernel.namespaces import Namespace, call_inside, temporary
+from ackward.kernel.namespaces import Namespace, call_inside
 from ackward.lab.topology import two_hosts
 from ackward.model.bypass import Hazard
 from ackward.model.scopes import BypassScope
 from ackward.remedies.bypass.engine import Engine
 from ackward.remedies.bypass.rules import Manner
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[Namespace]:
-    with temporary("bypass") as made:
-        yield made
 
 
 @pytest.fixture

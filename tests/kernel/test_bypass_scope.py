@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,18 +20,6 @@ from tests.kernel.steering_hosts import CGROUP, cgroup, moved_into
 from ackward.kernel.namespaces import Namespace, call_inside, temporary
 from ackward.model.scopes import BypassScope
 from ackward.remedies.bypass.engine import Engine
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[Namespace]:
-    with temporary("bypass") as made:
-        yield made
-
-
-@pytest.fixture
-def joining(host: Namespace) -> Iterator[Engine]:
-    with engine(host) as made:
-        yield made
 
 
 def test_the_same_addresses_and_ports_in_two_namespaces_never_meet(host: Namespace) -> None:

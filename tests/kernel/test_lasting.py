@@ -22,7 +22,7 @@ from tests.kernel.stepping import request, stepping
 from ackward import remedies
 from ackward.cli import main as cli
 from ackward.errors import Refused, Unavailable, UsageError
-from ackward.kernel import background
+from ackward.kernel import background, directories
 from ackward.kernel.namespaces import Namespace
 from ackward.kernel.systemd import UNITS, Systemd
 from ackward.loop import fixing
@@ -349,6 +349,7 @@ def test_the_commands_of_the_unit_as_systemd_would_run_them(fix: Fix) -> None:
         text=True,
         check=False,
     )
+    directories.leave(Path("/run/ackward"))  # what the mount was made on: out here it is empty
     assert done.returncode == 0, done.stderr
     stopped, started, undone = done.stdout.split("---")
     (waiting,) = json.loads(stopped)["persisted"]

@@ -1,8 +1,8 @@
 """The process that takes a pin's rule and table back when the process that pinned has ended, by kill -9 too.
 
 ``python -m ackward.remedies.pin.keeper OWNER START-TIME RECEIPT-FILE`` sleeps on the owner's pidfd and imports little
-until then. Killed, it leaves rule and table behind, which serve no socket once the owner has ended; `ackward status`
-says so.
+until then; if the receipt goes first, it has nothing left to do. Killed, it leaves rule and table, which serve no
+socket once the owner has ended; `ackward status` says so.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import select
 import sys
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from ackward.errors import AckwardError
 from ackward.kernel import background
 from ackward.kernel.background import Process
+from ackward.kernel.inotify import DEPARTURES, Watch
 
 #: How a keeper is told from other processes: its own module, in its command line.
 MODULE = "ackward.remedies.pin.keeper"
@@ -37,22 +39,30 @@ def running(receipt_or_directory: Path) -> list[Process]:
     return [process for process, _ in found if process.pid != os.getpid()]
 
 
-def _wait_for_the_end(owner: Process) -> None:
+def _wait_for_the_end(owner: Process, receipt: Path) -> None:
+    """Sleep until the owner has ended, or the receipt has gone: undone where the namespace went before its owner."""
     try:
         handle = os.pidfd_open(owner.pid)
     except ProcessLookupError:
         return
-    ended = select.poll()
-    ended.register(handle, select.POLLIN)
-    # The handle is taken, so the PID cannot be given to another after this check.
-    if background.lives(owner):
-        ended.poll()
-    os.close(handle)
+    awake = select.poll()
+    awake.register(handle, select.POLLIN)
+    with ExitStack() as stack:
+        stack.callback(os.close, handle)
+        with suppress(OSError):  # no inotify instance is left: then the owner's end alone counts
+            departures = stack.enter_context(Watch(DEPARTURES))
+            departures.add(receipt.parent)
+            awake.register(departures.fileno(), select.POLLIN)
+        # The handle is taken, so the PID cannot be given to another after this check.
+        while background.lives(owner) and receipt.exists():
+            if any(descriptor == handle for descriptor, _ in awake.poll()):
+                return
+            departures.drain()
 
 
 def keep(owner: Process, path: Path) -> int:
     """Wait for the owner's end, then undo; gives the exit code."""
-    _wait_for_the_end(owner)
+    _wait_for_the_end(owner, path)
     from ackward import remedies
     from ackward.remedies.receipts import Receipts
 
