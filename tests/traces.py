@@ -83,7 +83,7 @@ def leaves_nothing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.environ.update([_MARK.split("=")])
     before = _traces(files)
     yield
-    control.running()  # what killed gateways left goes with the next start of any; there is none here
+    control.clear()  # what killed gateways left goes with the next start of any; there is none here
     directories.leave(control.DIRECTORY, control.DIRECTORY.parent)
     deadline = time.monotonic() + _PATIENCE
     while (left := _traces(files) - before) and time.monotonic() < deadline:

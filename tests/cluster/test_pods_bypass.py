@@ -158,7 +158,7 @@ def test_a_difference_keeps_it_out_unless_the_pod_accepts_it_by_name(
     one, _ = pair
     chain = Chain(one, "podnet", "1.0.0", [agent.entry])
     chain.add(one, {**ASKS, "ackward.io/bypass-accept": "oob"}, RESULT)
-    assert "differs from TCP in splice;" in agent.served[-1].problems[0]
+    assert "differs from TCP in splice" in agent.served[-1].problems[0]
     assert of(one) == []
     chain.add(one, {**ASKS, "ackward.io/bypass-accept": "oob,splice"}, RESULT)
     assert agent.served[-1].problems == ()

@@ -5,13 +5,14 @@ A request is one line of JSON, ``{"do": "status"}``, and so is the answer.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
 import stat
 import struct
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,24 +36,49 @@ def path_of(name: str) -> Path:
 
 
 def running() -> list[str]:
-    """The names of the gateways that run here; what killed ones left is removed. Raises :class:`PrivilegeMissing`."""
+    """The names of the gateways that run here. Raises :class:`PrivilegeMissing`."""
+    return [path.stem for path in _sockets() if _lives(path)]
+
+
+def clear() -> None:
+    """Remove what killed gateways left. Raises :class:`PrivilegeMissing`."""
+    with suppress(FileNotFoundError), _alone():
+        _clear()
+
+
+def _clear() -> None:
+    for path in _sockets():
+        if not _lives(path):
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """While no other gateway starts or clears: a socket that is bound and does not listen yet looks like a dead one."""
+    handle = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        paths = sorted(DIRECTORY.iterdir())
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _sockets() -> list[Path]:
+    try:
+        return [path for path in sorted(DIRECTORY.iterdir()) if path.suffix == ".sock"]
     except FileNotFoundError:
         return []
     except PermissionError as error:
         raise PrivilegeMissing.for_this_command(
             f"{DIRECTORY} may not be read", consequence="whether a gateway runs here is not known"
         ) from error
-    return [path.stem for path in paths if path.suffix == ".sock" and _lives(path)]
 
 
 def _lives(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
+        except (ConnectionRefusedError, FileNotFoundError):
             return False
         except OSError:
             return True  # not ours to ask
@@ -64,12 +90,11 @@ class Control:
 
     def __init__(self, name: str, answer: Answer) -> None:
         self._path, self._answer = path_of(name), answer
-        self.socket = directories.inside(DIRECTORY, lambda: self._listen(name))
-        self._identity = self._path.stat().st_ino
-        self.socket.listen(128)
+        self.socket, self._identity = directories.inside(DIRECTORY, lambda: self._listen(name))
         self.socket.settimeout(0)
 
-    def _listen(self, name: str) -> socket.socket:
+    def _listen(self, name: str) -> tuple[socket.socket, int]:
+        """The socket, and the inode of its file."""
         found = DIRECTORY.stat()
         if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
             raise Unavailable(
@@ -77,21 +102,23 @@ class Control:
                 consequence="the control socket would not be safe there",
                 next_step=f"`chown root {DIRECTORY} && chmod 700 {DIRECTORY}`",
             )
-        self._take_over(name)
-        running()  # whatever killed gateways left here goes with the next start of any
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        mask = os.umask(0o177)
-        try:
-            made.bind(str(self._path))
-        except BaseException:
-            made.close()
-            raise
-        finally:
-            os.umask(mask)
-        return made
+        with _alone():
+            self._require_free(name)
+            _clear()  # what killed gateways left goes with the next start of any
+            made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            mask = os.umask(0o177)
+            try:
+                made.bind(str(self._path))
+                made.listen(128)
+                return made, self._path.stat().st_ino
+            except BaseException:
+                made.close()
+                raise
+            finally:
+                os.umask(mask)
 
-    def _take_over(self, name: str) -> None:
-        """Remove the socket of a gateway that was killed; refuse to run beside one that lives."""
+    def _require_free(self, name: str) -> None:
+        """Refuse to run beside a gateway of the same name that lives."""
         try:
             if not stat.S_ISSOCK(self._path.lstat().st_mode):
                 raise UsageError(f"{self._path} is no socket", next_step="remove it, or choose another name")
