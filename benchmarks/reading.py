@@ -59,7 +59,7 @@ PROGRAMS: dict[str, tuple[list[str], int]] = {
     "read_captures": ([sys.executable, "-c", READ], 10**9),
     "tcptrace": (["tcptrace", "-n"], 10**7),
     "tshark -q -z conv,tcp": (["tshark", "-n", "-q", "-z", "conv,tcp", "-r"], 10**6),
-    "tshark -T fields": (fields(*DIAGNOSED), 10**6),
+    "tshark -T fields": (fields(*DIAGNOSED), 10**7),
     "tshark -T fields, headers": (fields(*HEADERS), 10**6),
 }
 
