@@ -6,7 +6,8 @@
  *   bypass_load transfer ADDRESS PORT CONNECTIONS BYTES SEED    so many bytes each way on each connection, random sizes and pauses
  *   bypass_load churn ADDRESS PORT CONNECTIONS AT_A_TIME SEED   short connections, a request and an answer each
  *   bypass_load ask ADDRESS PORT SIZE SECONDS                   request and answer of SIZE bytes, one after the other
- *   bypass_load stream ADDRESS PORT SIZE SECONDS [nodelay]      writes of SIZE bytes, with TCP_NODELAY if told so
+ *   bypass_load stream ADDRESS PORT SIZE SECONDS [HOW]          writes of SIZE bytes; with TCP_NODELAY if HOW is `nodelay`,
+ *                                                               in full segments whoever reads if it is `cork`
  *   bypass_load unix|pipe SIZE SECONDS                          as `ask`, between two processes without a network
  *
  * `churn` blocks in recv() as simple programs do; `ask` and `stream` have sockets that do not block, as event loops.
@@ -309,8 +310,8 @@ int main(int argc, char **argv)
 		ask(atoi(argv[4]), atof(argv[5]));
 	} else if (!strcmp(argv[1], "stream")) {
 		event_loop = SOCK_NONBLOCK;
-		streams = argc == 6;
-		stream(atoi(argv[4]), atof(argv[5]));
+		streams = argc == 6 || strcmp(argv[6], "nodelay");
+		stream(atoi(argv[4]), atof(argv[5]), argc == 7 && !strcmp(argv[6], "cork"));
 	} else {
 		wrong("usage: see the top of the source");
 	}

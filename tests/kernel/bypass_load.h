@@ -45,7 +45,7 @@ void *read_stream(void *half);
 void answer(int fd, size_t size);
 void swallow(int fd);
 void ask(size_t size, double seconds);
-void stream(size_t size, double seconds);
+void stream(size_t size, double seconds, int cork);
 void ask_within(const char *way, size_t size, double seconds);
 
 #endif

@@ -3,6 +3,8 @@
 #include "bypass_load.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -91,7 +93,7 @@ void ask(size_t size, double seconds)
 	measured(size, seconds, over_socket, fd, fd);
 }
 
-void stream(size_t size, double seconds)
+void stream(size_t size, double seconds, int cork)
 {
 	struct opening opening = { STREAM, 0, size };
 	char *buffer = calloc(1, size);
@@ -99,6 +101,7 @@ void stream(size_t size, double seconds)
 	uint64_t begin, end, sent = 0, read_there;
 
 	all(fd, &opening, sizeof(opening));
+	setsockopt(fd, IPPROTO_TCP, TCP_CORK, &cork, sizeof(cork));
 	begin = now_ns();
 	end = begin + seconds * 1e9;
 	do {
