@@ -169,6 +169,30 @@ def test_two_keys_are_accepted_while_one_takes_the_other_s_place():
         assert made.status("entry")["peers"][0]["keys"] == [key_id(new).hex()]
 
 
+def test_legs_on_their_way_keep_their_right_to_join_when_the_entry_changes_its_key():
+    """The exit sleeps meanwhile: clients whose legs it has not looked at yet are served once it wakes."""
+    with gateways() as made, python(made.host, ECHO), ExitStack() as stack:
+        make_key(made.directory / "new.key")
+        made.write("exit")
+        made.write("entry")
+        made.start("exit", "entry")
+        use_keys(made, "exit", '"shared.key", "new.key"')
+        failed = made.counter("entry", "legs_failed")
+        [worker] = workers_of(made, "exit")
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            clients = [stack.enter_context(made.connect()) for _ in range(20)]
+            for number, client in enumerate(clients):
+                client.sendall(b"%02d" % number)
+            until(lambda: made.counter("entry", "pool_empty") >= 10, "legs are made for some")
+            use_keys(made, "entry", '"new.key"')
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        for number, client in enumerate(clients):
+            assert client.recv(2) == b"%02d" % number
+        assert made.counter("entry", "legs_failed") == failed
+
+
 def use_keys(made, place, files):
     path = made.directory / f"{place}.toml"
     path.write_text(re.sub(r"keys = \[.*\]", f"keys = [{files}]", path.read_text()))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from tests.kernel.lab_hosts import ackward_json, python
 from tests.kernel.quickack_hosts import eventually, ip
-from tests.kernel.socket_pairs import Pair, of
+from tests.kernel.sockets.pairs import Pair, of
 
 import ackward.loop.sockets as looking
 from ackward.errors import UnknownName, UsageError
@@ -25,19 +25,6 @@ from ackward.loop.sockets import sockets
 from ackward.model.sockets import Suspicion
 
 SIOCOUTQ, SIOCOUTQNSD = 0x5411, 0x894B  # include/uapi/linux/sockios.h
-
-
-@pytest.fixture
-def host():
-    with temporary("sockets") as namespace:
-        yield namespace
-
-
-@pytest.fixture(params=["127.0.0.1", "::1"])
-def pair(host, request):
-    made = Pair(host, request.param)
-    yield made
-    made.close()
 
 
 def option(end: socket.socket, number: int) -> int:

@@ -12,30 +12,17 @@ from pathlib import Path
 import pytest
 from tests.kernel.lab_hosts import ACKWARD, ackward, ackward_json
 from tests.kernel.quickack_hosts import eventually, ip
-from tests.kernel.socket_pairs import Pair, of
+from tests.kernel.sockets.pairs import of
 
 from ackward.errors import Unavailable
 from ackward.kernel import proc_tcp, sock_diag
-from ackward.kernel.namespaces import command_inside, temporary
+from ackward.kernel.namespaces import command_inside
 from ackward.kernel.sock_diag import TcpState
 from ackward.loop.sockets import sockets
 from ackward.model.sockets import SocketReport
 
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-SCHEMA = Path(__file__).parents[2] / "docs/sockets.schema.json"
-
-
-@pytest.fixture
-def host():
-    with temporary("sockets") as namespace:
-        yield namespace
-
-
-@pytest.fixture(params=["127.0.0.1", "::1"])
-def pair(host, request):
-    made = Pair(host, request.param)
-    yield made
-    made.close()
+SCHEMA = Path(__file__).parents[3] / "docs/sockets.schema.json"
 
 
 def test_without_sock_diag_proc_tells_the_same(pair):
