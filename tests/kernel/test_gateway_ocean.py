@@ -56,6 +56,7 @@ def test_the_page_and_the_table_name_every_way(report):
         ("legs=28,214", "three round trips"),
         ("losses=0.5", "shares"),
         ("rate=0", "Mbit/s"),
+        ("links=tied", "a wire for each leg"),
     ],
 )
 def test_a_setting_that_means_nothing_is_explained(setting, hint):

@@ -12,6 +12,7 @@ import statistics
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 from ackward.errors import PrivilegeMissing, Unavailable
@@ -42,20 +43,20 @@ def carry_out(settings: Mapping[str, Any], tell: Tell) -> OceanReport:
         raise PrivilegeMissing.for_this_command(
             "the lab makes network namespaces and needs root", consequence="nothing was run"
         )
+    lossless = Distances(settings["legs"], settings["rate"], shared=settings["links"] == "shared")
     crossings = [
-        _crossing(settings, Distances(settings["legs"], settings["rate"], loss), tell, competing=False)
+        _crossing(settings, replace(lossless, loss=loss), tell, competing=False)
         for loss in settings["losses"]
     ]
     if settings["competing"]:
-        distances = Distances(settings["legs"], settings["rate"], queue=_SHARED_QUEUE)
-        crossings.append(_crossing(settings, distances, tell, competing=True))
+        crossings.append(_crossing(settings, replace(lossless, queue=_SHARED_QUEUE), tell, competing=True))
     return OceanReport(
         settings={
             name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()
         },
         kernel=f"{platform.system()} {platform.release()}",
         crossings=crossings,
-        prediction=predict(_asked(Distances(settings["legs"], settings["rate"]), WINDOWS, Way.WINDOW)),
+        prediction=predict(_asked(lossless, WINDOWS, Way.WINDOW)),
         notes=[
             "congestion control is Reno and buffers are fixed: see docs/predict.md",
             "the better a way, the more a busy machine harms it: the delay line is a process",

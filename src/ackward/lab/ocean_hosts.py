@@ -1,7 +1,7 @@
 """The ocean's hosts: client, entry, exit and server, each a namespace, and between them one that is the distance.
 
-Every pair has its own round trip; the two on the same side of the ocean are near. All that comes to a host passes one
-bottleneck of the same rate, so each leg, and the direct path as well, has that bandwidth.
+Every pair has its own round trip; the two on the same side of the ocean are near. Each leg, and the direct path as
+well, has a bottleneck of the same rate; on the last mile to the client they share it.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ _SYSCTLS = {
 class Distances:
     """Round trips in milliseconds, and the rate of every leg in Mbit/s. ``loss``: share lost on the way to the client.
 
-    ``queue`` is what a bottleneck holds, bytes.
+    ``queue`` is what a bottleneck holds, bytes. ``shared``: all that comes to a host has one bottleneck together.
     """
 
     legs: tuple[float, float, float] = (28.0, 214.0, 32.0)
     rate: float = 50.0
     loss: float = 0.0
     queue: int = 16 << 20
+    shared: bool = False
 
     def round_trips(self) -> Mapping[tuple[str, str], float]:
         """Between any two hosts, along the chain: there are no shortcuts."""
@@ -84,12 +85,30 @@ def _wire(host: Namespace, middle: Namespace, name: str, distances: Distances) -
         run_on(None, "ip", "-n", place.name, "link", "set", device, "up")
     run_on(None, "ip", "-n", host.name, "route", "add", "default", "via", _ROUTER[name])
     set_sysctls(host, _SYSCTLS)
-    run_on(
-        middle,
-        *("tc", "qdisc", "add", "dev", name, "root", "tbf", "rate", f"{distances.rate}mbit"),
-        # What a late timer may make up for: 10 ms at 50 Mbit/s.
-        *("burst", "64kb", "limit", str(distances.queue)),
-    )
+    _bottlenecks(middle, name, distances)
+
+
+def _bottlenecks(middle: Namespace, name: str, distances: Distances) -> None:
+    """What holds up that which comes to ``name``: the client's last mile is one for all, other legs are wires apart.
+
+    Over a shared one the ACKs of the ocean's leg would wait behind what the server sends to the gateway.
+    """
+
+    def tc(kind: str, *words: str) -> None:
+        run_on(middle, "tc", kind, "add", "dev", name, *words)
+
+    together = distances.shared or name == "client"
+    sources = () if together else tuple(each for each in HOSTS if each != name)
+    tc("qdisc", "root", "handle", "1:", "htb", *(("default", "1") if together else ()))
+    for number in range(1, len(sources or ("all",)) + 1):
+        leg = f"1:{number}"
+        # The burst is what a late timer may make up for: 10 ms at 50 Mbit/s.
+        rate = ("rate", f"{distances.rate}mbit", "burst", "64kb")
+        tc("class", "parent", "1:", "classid", leg, "htb", *rate)
+        tc("qdisc", "parent", leg, "bfifo", "limit", str(distances.queue))
+    for number, source in enumerate(sources, 1):
+        match = ("u32", "match", "ip", "src", f"{ADDRESS[source]}/32", "flowid", f"1:{number}")
+        tc("filter", "parent", "1:", "protocol", "ip", *match)
 
 
 @contextmanager

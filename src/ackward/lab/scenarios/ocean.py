@@ -47,6 +47,7 @@ EXPERIMENT = Experiment(
         "harmed_size": 1_000_000,
         "losses": (0.0, 0.001, 0.01),
         "competing": True,
+        "links": "apart",
         "rounds": 3,
         "downloads": 1,
     },
@@ -58,6 +59,7 @@ EXPERIMENT = Experiment(
         "harmed_size": _SIZE,
         "losses": _losses,
         "competing": lambda text: {"on": True, "off": False}[text],
+        "links": lambda text: {"apart": "apart", "shared": "shared"}[text],
         "rounds": within(1, 100, int),
         "downloads": within(1, 100, int),
     },
@@ -67,5 +69,6 @@ EXPERIMENT = Experiment(
         "rate": "give Mbit/s",
         "losses": "give shares up to 0.05, for example 0,0.001,0.01",
         "competing": "say on or off",
+        "links": "say apart (a wire for each leg) or shared (one for all that comes to a gateway)",
     },
 )
