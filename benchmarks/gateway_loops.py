@@ -24,7 +24,7 @@ from ackward.gateway.listeners import Entrance
 from ackward.gateway.loop import ERROR, HANGUP, PEER_DONE, READ, WRITE, Handler, Loop
 from ackward.gateway.pipes import Pipes
 from ackward.gateway.resources import Resources
-from ackward.gateway.settings import FixedListener, QuietHooks, Settings
+from ackward.gateway.settings import FixedListener, Settings
 from ackward.gateway.sockets import listening
 from ackward.gateway.upstream import Direct
 from ackward.kernel.namespaces import command_inside, temporary
@@ -80,6 +80,28 @@ class OnAsyncio(Loop):
         self._asyncio.run_forever()
 
 
+class Deaf:
+    """Hooks of a gateway that nobody listens to."""
+
+    def ended(self, record) -> None:
+        pass
+
+    def leg_failed(self, failure) -> None:
+        pass
+
+    def stuck(self, record) -> None:
+        pass
+
+    def turned_away(self, listener, client, why) -> None:
+        pass
+
+    def permits(self, _peer, _wanted) -> bool:
+        return False
+
+    def recount(self) -> None:
+        pass
+
+
 def serve(kind: str, port: int) -> None:
     """Be a relay on that loop until killed."""
     if kind == "own":
@@ -91,7 +113,7 @@ def serve(kind: str, port: int) -> None:
 
         loop = OnAsyncio(uvloop.new_event_loop())
     settings = Settings()
-    resources = Resources(settings, QuietHooks(), Counters(1).row(0), loop, Pipes(settings.buffers.pipe))
+    resources = Resources(settings, Deaf(), Counters(1).row(0), loop, Pipes(settings.buffers.pipe))
     listener = FixedListener("one", ("127.0.0.1", port), ("127.0.0.1", TARGET))
     sock = listening(listener.bind, settings.limits, buffer=settings.buffers.near)
     Entrance(resources, Connections(resources), listener, sock, Direct(resources))

@@ -45,6 +45,7 @@ class Running:
         self.failures: list[dict] = []
         self.stuck: list[dict] = []
         self.lost: list[str] = []
+        self.turned_away: list[str] = []
         self._answers: queue.Queue[dict] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -68,6 +69,8 @@ class Running:
                 self.lost.append(said["lost"])
             elif "stuck" in said:
                 self.stuck.append(said)
+            elif "turned_away" in said:
+                self.turned_away.append(said["turned_away"])
             else:
                 self._answers.put(said)
         self._answers.put({})

@@ -32,6 +32,9 @@ class Gateways:
         self.host, self.directory, self._stack = host, directory, stack
         self.mark = secrets.token_hex(3)
         self.processes: dict[str, subprocess.Popen[str]] = {}
+        #: Where a place is, if not in ``host``; and where legs arrive, and come from.
+        self.hosts: dict[str, Namespace] = {}
+        self.legs_at, self.legs_from = "127.0.0.1", "127.0.0.1/32"
         #: What a place is started by, where that is not the gateway itself.
         self.before: dict[str, list[str]] = {}
         make_key(directory / "shared.key")
@@ -46,8 +49,8 @@ class Gateways:
         """The configuration of one place; ``text`` replaces what is usual for it."""
         usual = {
             "entry": f'[[listen]]\nname = "web"\naddress = "127.0.0.1:{ENTRY}"\ntarget = "127.0.0.1:{SERVER}"\n'
-            f'via = "exit"\nanswer = "{answer}"\n[peer.exit]\naddress = "127.0.0.1:{EXIT}"\nkeys = ["shared.key"]\n',
-            "exit": f'[exit]\naddress = "127.0.0.1:{EXIT}"\nnetworks = ["127.0.0.1/32"]\n[peer.entry]\n'
+            f'via = "exit"\nanswer = "{answer}"\n[peer.exit]\naddress = "{self.legs_at}:{EXIT}"\nkeys = ["shared.key"]\n',
+            "exit": f'[exit]\naddress = "{self.legs_at}:{EXIT}"\nnetworks = ["{self.legs_from}"]\n[peer.entry]\n'
             f'keys = ["shared.key"]\nallow = ["127.0.0.1/32:{SERVER}"]\n',
         }
         path = self.directory / f"{place}.toml"
@@ -64,7 +67,8 @@ class Gateways:
             (self.directory / f"{place}.log").open("a") as log,
             (self.directory / f"{place}.err").open("a") as err,
         ):
-            process = subprocess.Popen(command_inside(self.host, argv), stdout=log, stderr=err, text=True)
+            inside = command_inside(self.hosts.get(place, self.host), argv)
+            process = subprocess.Popen(inside, stdout=log, stderr=err, text=True)
         self.processes[place] = process
         self._stack.callback(end, process)
         return process
@@ -131,11 +135,11 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 @contextmanager
-def gateways() -> Iterator[Gateways]:
-    """A namespace with nothing in it yet; everything of it is gone at the end."""
+def gateways(host: Namespace | None = None) -> Iterator[Gateways]:
+    """In this host, or in a namespace with nothing in it yet; everything of them is gone at the end."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ackward-gateway-")))
-        made = Gateways(stack.enter_context(temporary("gateway")), directory, stack)
+        made = Gateways(host or stack.enter_context(temporary("gateway")), directory, stack)
         yield made
     # Killed ones leave a socket that the next start of a gateway takes away.
     for place in made.processes:

@@ -16,8 +16,7 @@ from pathlib import Path
 
 from ackward.errors import AckwardError
 from ackward.gateway.journal import stuck_line
-from ackward.gateway.processes import Gateway
-from ackward.gateway.settings import QuietHooks
+from ackward.gateway.processes import Supervisor
 from ackward.remedies.receipts import Receipts
 
 
@@ -25,17 +24,23 @@ def say(**what: object) -> None:
     os.write(1, (json.dumps(what) + "\n").encode())
 
 
-class Told(QuietHooks):
-    """The allow-list of the tests: everything but port 9."""
+class Told:
+    """Hooks: all is a line, and the allow-list is everything but port 9."""
 
-    def __init__(self) -> None:
-        super().__init__(allow=lambda _, wanted: wanted.destination[1] != 9)
+    def permits(self, peer, wanted) -> bool:
+        return wanted.destination[1] != 9
+
+    def recount(self) -> None:
+        pass
 
     def ended(self, record) -> None:
         say(ended=dataclasses.asdict(record))
 
     def stuck(self, record) -> None:
         say(stuck=stuck_line(record), went_on=record.went_on)
+
+    def turned_away(self, listener, client, why) -> None:
+        say(turned_away=f"{listener}: {why}")
 
     def leg_failed(self, failure) -> None:
         say(failed=str(failure.error), peer=failure.peer)
@@ -45,7 +50,7 @@ def main() -> int:
     settings = pickle.loads(bytes.fromhex(sys.argv[1]))
     try:
         receipts = Receipts(Path(sys.argv[2]))
-        with Gateway(settings, Told(), receipts, told=lambda words: say(lost=words)) as gateway:
+        with Supervisor(settings, Told(), receipts, told=lambda words: say(lost=words)) as gateway:
             say(ready=gateway.pids)
             while not gateway.wait(0):
                 ready, _, _ = select.select([0, *gateway.descriptors], [], [])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import socket
+import struct
 import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,6 +15,7 @@ from pathlib import Path
 
 from tests.kernel.gateway_chain import until
 
+from ackward.gateway.faithful import checksum
 from ackward.kernel.namespaces import Namespace, call_inside, command_inside, temporary
 from ackward.lab.topology import run_on, set_sysctls
 
@@ -119,6 +122,27 @@ def _answers(address: str) -> bool:
         except OSError:
             return False
     return True
+
+
+def spoofed_syn(choice: random.Random, destination: tuple[str, int]) -> bytes:
+    """From an address of the client's network where nobody is."""
+    source = socket.inet_aton(f"10.78.1.{choice.randrange(100, 250)}")
+    target = socket.inet_aton(destination[0])
+    header = struct.pack(
+        "!HHIIBBHHH",
+        choice.randrange(1024, 65536),
+        destination[1],
+        choice.randrange(1 << 32),
+        0,
+        5 << 4,
+        2,
+        65535,
+        0,
+        0,
+    )
+    sum_ = checksum(source + target + struct.pack("!BBH", 0, 6, len(header)) + header)
+    header = header[:16] + struct.pack("!H", sum_) + header[18:]
+    return struct.pack("!BBHHHBBH", 0x45, 0, 40, 0, 0, 64, 6, 0) + source + target + header
 
 
 def routing(host: Namespace) -> dict[str, str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import struct
 import subprocess
 import threading
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -59,7 +61,7 @@ def _settle(chain: Chain) -> None:
         until(lambda: chain.gateways[0].idle_legs() >= 1)
 
 
-@pytest.fixture(params=["single", "legs"])
+@pytest.fixture(params=["single", "legs", "mptcp"])
 def chain(request, host: Namespace, tmp_path: Path):
     """Makes a chain of one or two gateways towards a port of the host."""
     with ExitStack() as stack:
@@ -71,13 +73,15 @@ def chain(request, host: Namespace, tmp_path: Path):
                 "web",
                 ("127.0.0.1", port),
                 ("127.0.0.1", destination),
-                "exit" if request.param == "legs" else "",
+                "" if request.param == "single" else "exit",
             )
             gateways = []
-            if request.param == "legs":
-                far = Settings(exits=(leg_exit(("127.0.0.1", leg_port)),), steps=steps, limits=limits)
+            mptcp = request.param == "mptcp"
+            if listener.peer:
+                door = leg_exit(("127.0.0.1", leg_port), mptcp=mptcp)
+                far = Settings(exits=(door,), steps=steps, limits=limits)
                 gateways.append(stack.enter_context(gateway(host, far, tmp_path / "far")))
-            peers = (peer(("127.0.0.1", leg_port)),) if request.param == "legs" else ()
+            peers = (replace(peer(("127.0.0.1", leg_port)), mptcp=mptcp),) if listener.peer else ()
             near = Settings(listeners=(listener,), peers=peers, steps=steps, limits=limits)
             gateways.insert(0, stack.enter_context(gateway(host, near, tmp_path / "near")))
             assert [one.error for one in gateways] == [None] * len(gateways)
@@ -104,6 +108,7 @@ def test_the_client_s_end_leaves_the_server_s_direction_open(host: Namespace, ch
     assert set(gateways.ends()) == {"done"}
     record = gateways.gateways[0].record()
     assert (record["to_server"], record["to_client"]) == (len(data), len(data))
+    assert 0 < record["connect_seconds"] <= record["seconds"]
 
 
 def test_the_server_s_end_leaves_the_client_s_direction_open(host: Namespace, chain):
@@ -163,6 +168,7 @@ def test_a_refused_server_is_a_reset_and_is_told_as_refused(host: Namespace, cha
     gateways = chain(free_port(host))
     assert gateways.is_reset()
     assert set(gateways.ends()) == {"refused"}
+    assert [one.record()["connect_seconds"] for one in gateways.gateways] == [None] * len(gateways.gateways)
 
 
 def test_an_unreachable_server_is_told_as_unreachable(host: Namespace, tmp_path: Path):
@@ -174,6 +180,31 @@ def test_an_unreachable_server_is_told_as_unreachable(host: Namespace, tmp_path:
         assert Chain(host, [running], port).is_reset()
         assert running.record()["end"] == "unreachable"
     subprocess.run([*route, "del", "unreachable", "203.0.113.7"], check=True)
+
+
+@pytest.mark.parametrize("chain", ["legs"], indirect=True)
+def test_an_exit_that_does_not_answer_is_given_up_after_the_connect_limit(host: Namespace, chain):
+    """The client is connected and has sent something by then; its leg was ready before."""
+    with server(host, answer_reversed) as far:
+        gateways = chain(far.address[1], Limits(connect=1))
+        entry, exit_ = gateways.gateways
+        with asleep(exit_), gateways.connect() as client:
+            client.sendall(b"anybody?")
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+            record = entry.record()
+        assert (record["end"], record["connect_seconds"]) == ("connect timeout", None)
+
+
+@contextmanager
+def asleep(running: Running) -> Iterator[None]:
+    """Its one worker does nothing meanwhile; the kernel connects whoever wants to."""
+    [worker] = running.workers
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(worker, signal.SIGCONT)
 
 
 def test_a_connection_that_rests_too_long_is_ended(host: Namespace, chain):
@@ -199,6 +230,7 @@ def test_connections_beyond_the_limit_are_turned_away_and_the_others_stay(host: 
             assert read_all(client) == b"cba"
             client.close()
         assert gateways.gateways[0].counters["busy"] == 1
+        until(lambda: gateways.gateways[0].turned_away == ["web: limits.connections = 2 are open"])
 
 
 def test_draining_refuses_new_connections_and_lets_the_old_ones_finish(host: Namespace, chain):
@@ -215,6 +247,22 @@ def test_draining_refuses_new_connections_and_lets_the_old_ones_finish(host: Nam
             assert read_all(client) == b"before and after"[::-1]
         for one in gateways.gateways:
             assert one.process.wait(15) == 0
+
+
+@pytest.mark.parametrize("chain", ["single"], indirect=True)
+def test_draining_serves_whoever_was_connected_by_then(host: Namespace, chain):
+    """The kernel has connected more of them than are accepted at one go."""
+    with server(host, answer_reversed) as far, ExitStack() as stack:
+        gateways = chain(far.address[1])
+        [running] = gateways.gateways
+        with asleep(running):
+            clients = [stack.enter_context(gateways.connect()) for _ in range(300)]
+            running.drain()
+        for client in clients:
+            client.sendall(b"abc")
+            client.shutdown(socket.SHUT_WR)
+            assert read_all(client) == b"cba"
+        assert running.process.wait(15) == 0
 
 
 def _refuses(gateways: Chain) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import random
 import socket
 import subprocess
 import time
@@ -23,9 +24,11 @@ from tests.kernel.gateway_chain import (
 )
 from tests.kernel.gateway_wires import (
     ADDRESSES,
+    CLIENTS,
     NETWORKS,
     Three,
     routing,
+    spoofed_syn,
 )
 
 from ackward.gateway.faithful import read_syn
@@ -134,6 +137,39 @@ def test_held_syns_are_bounded(three: Three, tmp_path: Path):
         for client in clients:
             client.close()
         until(lambda: running.counters["held_syns"] == 0)
+
+
+def test_a_client_that_is_let_through_and_does_not_come_is_soon_forgotten(three: Three, tmp_path: Path):
+    """As after a SYN from a spoofed address: it takes no room for as long as a server may take to answer."""
+    limits = Limits(connect=60, early_wait=0.3)
+    raw = call_inside(three.client, socket.socket, socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    with server(three.server, answer_reversed, (ADDRESSES[4], 8000)) as far, raw:
+        with gateway(three.gateway, faithful(limits=limits), tmp_path) as running:
+            raw.sendto(spoofed_syn(random.Random(1), far.address), (far.address[0], 0))
+            until(lambda: running.counters["early_begun"] == 1)
+            assert running.record()["end"] == "unclaimed"
+            assert running.counters["held_syns"] == 0
+
+
+def test_a_listener_on_all_addresses_holds_nothing_that_is_only_forwarded(three: Three, tmp_path: Path):
+    listeners = tuple(
+        FixedListener(f"all-{family}", (host, 8000), (ADDRESSES[family], 8001), faithful=True)
+        for family, host in ((4, "0.0.0.0"), (6, "::"))
+    )
+    own = {4: "10.78.1.1", 6: "fd78:1::1"}
+    with gateway(three.gateway, Settings(listeners=listeners, steps=STEPS), tmp_path) as running:
+        assert running.error is None
+        for family, address in ADDRESSES.items():
+            with server(three.server, answer_reversed, (address, 8000)) as beyond:
+                assert ask(three.client, beyond.address, b"past it") == b"ti tsap"
+                assert beyond.accepted[0][1][0] == CLIENTS[family]
+        assert (running.counters["early_begun"], running.counters["accepted"]) == (0, 0)
+        for family, address in ADDRESSES.items():
+            with server(three.server, answer_reversed, (address, 8001)):
+                assert ask(three.client, (own[family], 8000), b"through it") == b"ti hguorht"
+            with pytest.raises(ConnectionRefusedError):
+                connect(three.client, (own[family], 8000))
+        assert running.counters["early_begun"] == 4
 
 
 @pytest.mark.parametrize("length", range(0, 60, 7))

@@ -144,6 +144,7 @@ def test_whoever_says_nothing_or_one_byte_at_a_time_is_closed_in_time_and_keeps_
     hello = Initiator(served.key).outgoing()
     began = time.monotonic()
     closed = set()
+    heard = set()
     position = 0
     while len(closed) < len(slow):
         assert time.monotonic() - began < 8
@@ -154,7 +155,9 @@ def test_whoever_says_nothing_or_one_byte_at_a_time_is_closed_in_time_and_keeps_
             try:
                 if position < len(hello) - 1:
                     sock.send(hello[position : position + 1])
-                if not sock.recv(100):
+                if data := sock.recv(100):
+                    heard.add(data)
+                else:
                     closed.add(sock)
             except TimeoutError:
                 continue
@@ -166,6 +169,7 @@ def test_whoever_says_nothing_or_one_byte_at_a_time_is_closed_in_time_and_keeps_
     for sock in slow:
         sock.close()
     assert served.counter("exit", "handshakes_dropped") > 0
+    assert wire.pack_reject(Reason.BUSY) in heard  # an honest peer is told why
 
 
 def test_nonsense_is_refused(served):

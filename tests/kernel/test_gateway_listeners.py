@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import socket
-import struct
 import time
 from pathlib import Path
 
@@ -15,11 +14,12 @@ from tests.kernel.gateway_chain import (
     connect,
     free_port,
     gateway,
-    leg_exit,
+    peer,
     read_all,
     server,
     until,
 )
+from tests.kernel.gateway_hosts import EXIT, Gateways, gateways
 from tests.kernel.gateway_wires import (
     ADDRESSES,
     CLIENT_NETWORKS,
@@ -27,11 +27,11 @@ from tests.kernel.gateway_wires import (
     NETWORKS,
     Three,
     routing,
+    spoofed_syn,
 )
 
-from ackward.gateway.faithful import checksum
 from ackward.gateway.settings import FixedListener, Limits, Settings, Steps, TransparentListener
-from ackward.gateway.targets import Target
+from ackward.gateway.targets import Target, uncertain
 from ackward.kernel.namespaces import call_inside
 from ackward.lab.topology import two_hosts
 from ackward.lab.wan import Wan
@@ -45,12 +45,17 @@ PORTS = {4: 8004, 6: 8006}
 def transparent(*, keep_client: bool = False, ports=((1, 65535),), **others) -> Settings:
     """Both families; with ``keep_client`` the answers to the clients' addresses come back to us."""
     listeners = tuple(
-        TransparentListener(f"all-{family}", network, "near", ports, keep_client=keep_client)
+        TransparentListener(
+            f"all-{family}",
+            network,
+            "near",
+            ports,
+            keep_client=keep_client,
+            returns=((CLIENT_NETWORKS[family], "far"),) if keep_client else (),
+        )
         for family, network in NETWORKS.items()
     )
-    returns = tuple((network, "far") for network in CLIENT_NETWORKS.values())
-    exits = (leg_exit(("127.0.0.1", 7999), returns=returns),) if keep_client else ()
-    return Settings(listeners=listeners, exits=exits, steps=others.pop("steps", STEPS), **others)
+    return Settings(listeners=listeners, steps=others.pop("steps", STEPS), **others)
 
 
 @pytest.mark.parametrize("keep_client", [False, True], ids=["own-address", "client-s-address"])
@@ -75,6 +80,48 @@ def test_any_address_and_port_of_a_network_and_nothing_else(three: Three, tmp_pa
         ends = [(tuple(record["destination"]), record["end"]) for record in running.records]
         assert ends == [((ADDRESSES[family], PORTS[family]), "done") for family in (4, 6)]
     assert routing(three.gateway) == before
+
+
+def keeping_clients(made: Gateways, *, returns: str) -> None:
+    """Entry and exit on one host, between client and server."""
+    listeners = "".join(
+        f'[[listen]]\ntransparent = "{network}"\ninterface = "near"\nkeep_client = true\nvia = "exit"\n'
+        for network in NETWORKS.values()
+    )
+    allowed = ", ".join(
+        f'"{network}:*"' if ":" not in network else f'"[{network}]:*"' for network in NETWORKS.values()
+    )
+    made.write("entry", f'{listeners}[peer.exit]\naddress = "127.0.0.1:{EXIT}"\nkeys = ["shared.key"]\n')
+    made.write(
+        "exit",
+        f'[exit]\naddress = "127.0.0.1:{EXIT}"\nnetworks = ["127.0.0.1/32"]\n{returns}'
+        f'[peer.entry]\nkeys = ["shared.key"]\nallow = [{allowed}]\n',
+    )
+    made.start("exit", "entry")
+
+
+def test_over_legs_the_server_sees_the_client_s_address(three: Three):
+    before = routing(three.gateway)
+    returns = ", ".join(f'"{network}" = "far"' for network in CLIENT_NETWORKS.values())
+    with gateways(three.gateway) as made:
+        keeping_clients(made, returns=f"returns = {{ {returns} }}\n")
+        for family, address in ADDRESSES.items():
+            with server(three.server, answer_reversed, (address, PORTS[family])) as far:
+                assert ask(three.client, far.address, b"hello") == b"olleh"
+                assert far.accepted[0][1][0] == CLIENTS[family]
+    assert routing(three.gateway) == before
+
+
+def test_an_exit_without_returns_says_why_it_keeps_no_client(three: Three):
+    with gateways(three.gateway) as made, server(three.server, answer_reversed, (ADDRESSES[4], 8004)) as far:
+        keeping_clients(made, returns="")
+        for _ in range(3):
+            with pytest.raises(ConnectionResetError):
+                ask(three.client, far.address, b"hello")
+        until(lambda: made.counter("exit", "ended_forbidden") == 3)
+        told = until(lambda: [line for line in made.log("exit") if "keep_client needs exit.returns" in line])
+        assert len(told) == 1
+        assert far.accepted == []
 
 
 def test_the_gateway_s_own_connections_to_the_network_are_not_its_clients(three: Three, tmp_path: Path):
@@ -177,25 +224,22 @@ def test_the_syn_begins_the_far_connection(tmp_path: Path, early: bool):
     assert (connected < handshake) is early
 
 
-def _spoofed_syn(choice: random.Random, destination: tuple[str, int]) -> bytes:
-    """From an address of the client's network where nobody is."""
-    source = socket.inet_aton(f"10.78.1.{choice.randrange(100, 250)}")
-    target = socket.inet_aton(destination[0])
-    header = struct.pack(
-        "!HHIIBBHHH",
-        choice.randrange(1024, 65536),
-        destination[1],
-        choice.randrange(1 << 32),
-        0,
-        5 << 4,
-        2,
-        65535,
-        0,
-        0,
+@pytest.mark.parametrize("faithful", [False, True], ids=["early", "faithful"])
+def test_one_network_at_two_interfaces_is_two_listeners(three: Three, tmp_path: Path, faithful: bool):
+    """The first, at the interface where nobody comes in, has a peer that is not there."""
+    listeners = (
+        TransparentListener("other", NETWORKS[4], "far", peer="exit", faithful=faithful),
+        TransparentListener("own", NETWORKS[4], "near", faithful=faithful),
     )
-    sum_ = checksum(source + target + struct.pack("!BBH", 0, 6, len(header)) + header)
-    header = header[:16] + struct.pack("!H", sum_) + header[18:]
-    return struct.pack("!BBHHHBBH", 0x45, 0, 40, 0, 0, 64, 6, 0) + source + target + header
+    nobody = peer(("127.0.0.1", free_port(three.gateway)))
+    settings = Settings(listeners=listeners, peers=(nobody,), steps=STEPS)
+    with server(three.server, answer_reversed, (ADDRESSES[4], 8004)) as far:
+        with gateway(three.gateway, settings, tmp_path) as running:
+            assert running.error is None
+            assert ask(three.client, far.address, b"hello") == b"olleh"
+            assert running.record()["listener"] == "own"
+            assert running.counters["early_begun"] == faithful
+            assert len(running.records) == 1
 
 
 def test_a_flood_of_spoofed_syns_is_bounded_and_clients_are_served(three: Three, tmp_path: Path):
@@ -210,7 +254,7 @@ def test_a_flood_of_spoofed_syns_is_bounded_and_clients_are_served(three: Three,
             with raw:
                 for batch in range(8):
                     for _ in range(400):
-                        raw.sendto(_spoofed_syn(choice, far.address), (far.address[0], 0))
+                        raw.sendto(spoofed_syn(choice, far.address), (far.address[0], 0))
                     assert ask(three.client, far.address, b"real") == b"laer", batch
                     assert running.counters["early_pending"] <= limits.early_pending
             seconds = time.monotonic() - began
@@ -228,3 +272,18 @@ def test_targets_match_in_python_as_in_the_kernel():
     assert not target.matches(("10.78.3.0", 80))
     assert not target.matches(("10.78.2.1", 91))
     assert not target.matches(("fd78:2::1", 80))
+
+
+def test_where_the_interface_decides_it_is_told():
+    one, two = (Target("10.78.2.0/24", 80, 90, number, name) for number, name in enumerate(("near", "far")))
+    anywhere = Target("0.0.0.0/0", 85, 85, 2)
+    assert uncertain([one, two, anywhere]) == {0, 1}
+    assert uncertain([anywhere, one]) == set()
+    others = (
+        Target("10.78.2.0/24", 91, 99, 1, "far"),
+        Target("10.78.3.0/24", 80, 90, 1, "far"),
+        Target("fd78:2::/64", 80, 90, 1, "far"),
+        Target("10.78.2.0/24", 80, 90, 1, "near"),
+        Target("10.78.2.0/24", 80, 90, 0, "far"),
+    )
+    assert not any(uncertain([one, other]) for other in others)

@@ -204,9 +204,10 @@ def test_a_reader_that_pauses_is_not_taken_for_one_that_is_gone(telling: Narrow,
 
 def test_a_path_that_is_gone_ends_connections_that_rest(tmp_path: Path):
     limits = Limits(keepalive=(1, 1, 2), idle=16)  # looked at every two seconds
-    with narrow_path(1500) as ours, over_legs(ours, tmp_path, limits=limits) as (entry, _, _, _, port, _):
-        with connect(ours.client, ("127.0.0.1", port)) as client:
-            until(lambda: entry.status[0]["connections"])
+    with narrow_path(1500) as ours, over_legs(ours, tmp_path, limits=limits) as (entry, _, _, _, _, pouring):
+        with connect(ours.client, ("127.0.0.1", pouring)) as client:
+            client.sendall(b"!")
+            assert receive(client, len(LARGE)) == LARGE
             run_on(ours.routers[0], "ip", "link", "set", "narrow", "down")
             with pytest.raises(ConnectionResetError):
                 client.recv(1)

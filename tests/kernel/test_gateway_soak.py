@@ -2,7 +2,7 @@
 
 ``ACKWARD_SOAK_CONNECTIONS``, ``ACKWARD_SOAK_AT_ONCE`` and ``ACKWARD_SOAK_BYTES``, each for every mode, make it as large
 as one likes; docs/gateway.md has the largest and how long it takes. The step ``window`` changes routes, of which a
-loopback has none: lab ocean has it on.
+loopback has none: there the exit and the server are on a host of their own.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from tests.kernel.gateway_chain import until
 from tests.kernel.gateway_hosts import ENTRY, SERVER, gateways
 from tests.kernel.gateway_wires import alive, bpf_objects, routing
 from tests.kernel.lab_hosts import program
+
+from ackward.lab.topology import CLIENT, two_hosts
 
 CONNECTIONS = int(os.environ.get("ACKWARD_SOAK_CONNECTIONS", "4000"))
 AT_ONCE = int(os.environ.get("ACKWARD_SOAK_AT_ONCE", "2000"))
@@ -27,6 +30,7 @@ MODES = {
     "split": ("early = false\npool = false\nwindow = false", "optimistic"),
     "early": ("early = true\npool = false\nwindow = false", "optimistic"),
     "pool": ("early = true\npool = true\nwindow = false", "optimistic"),
+    "window": ("early = true\npool = true\nwindow = true", "optimistic"),
     "copy": ("early = true\npool = true\nwindow = false\nsplice = false", "optimistic"),
     "faithful": ("early = true\npool = true\nwindow = false", "faithful"),
 }
@@ -48,16 +52,31 @@ def nothing_grew(before, after):
     return all(count <= before[process] + 6 for process, count in after.items())
 
 
+@contextmanager
+def placed(mode):
+    """Both gateways, to be started, and the host of the exit and the server."""
+    if mode != "window":
+        with gateways() as made:
+            yield made, made.host
+        return
+    with two_hosts() as hosts, gateways(hosts.client) as made:
+        made.hosts["exit"] = hosts.server
+        made.legs_at, made.legs_from = hosts.addresses[4], f"{CLIENT[4]}/32"
+        yield made, hosts.server
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_no_byte_is_lost_and_nothing_is_left(mode):
     steps, answer = MODES[mode]
     load = [sys.executable, "-m", "tests.kernel.gateway_load"]
-    with gateways() as made, program(made.host, [*load, "serve", str(SERVER)]) as server:
+    with placed(mode) as (made, far), program(far, [*load, "serve", str(SERVER)]) as server:
         assert server.stdout.readline() == "ready\n"
-        surroundings = routing(made.host)
+        surroundings = [routing(host) for host in (made.host, far)]
         made.write("exit", steps=steps)
         made.write("entry", steps=steps, answer=answer)
         made.start("exit", "entry")
+        if mode == "window":
+            assert all("initcwnd" in routing(host)["routes"] for host in (made.host, far))
         before = descriptors(made)
         objects = bpf_objects(process for _, process in before)
         client = [*load, "ask", str(ENTRY), str(CONNECTIONS), str(AT_ONCE), str(BYTES)]
@@ -81,5 +100,5 @@ def test_no_byte_is_lost_and_nothing_is_left(mode):
             made.kill(place, 15)
             assert made.processes[place].returncode == 0, made.complaints(place)
             assert "Traceback" not in made.complaints(place)
-        assert routing(made.host) == surroundings
+        assert [routing(host) for host in (made.host, far)] == surroundings
         until(lambda: not alive(objects), "no BPF object is left")

@@ -12,8 +12,10 @@ import pytest
 from pydantic import BaseModel
 
 from ackward.errors import Refused, UsageError
+from ackward.gateway.assembling import assemble
 from ackward.gateway.config import Endpoint, Gateway, Listen, Peer, check, load, load_keys, with_new_keys
 from ackward.gateway.keys import make_key, read_key
+from ackward.lab import ocean_ways
 
 DOCS = Path(__file__).parents[2] / "docs/gateway.md"
 ENTRY = """
@@ -41,12 +43,23 @@ def test_an_entry_has_every_step_on():
     assert not peer.allow.permits(ip_address("10.0.0.1"), 443), "deny by default"
 
 
+def test_clients_addresses_are_kept_where_answers_to_them_come_back():
+    text = TRANSPARENT + "keep_client = true\nreturns = { '10.1.0.0/16' = 'eth1' }"
+    [listener] = assemble(checked(text), {}, {}).listeners
+    assert listener.returns == (("10.1.0.0/16", "eth1"),)
+
+
 def test_each_step_can_be_switched_off():
     for step in ("early", "pool", "window", "splice"):
         steps = checked(ENTRY + f"[steps]\n{step} = false\n").steps.model_dump()
         assert [name for name, on in steps.items() if not on] == [step]
 
 
+def listening(address):
+    return f"[[listen]]\naddress = '{address}'\ntarget = '192.0.2.1:1'\n"
+
+
+TRANSPARENT = "[[listen]]\ntransparent = '10.0.0.0/8'\ninterface = 'eth0'\n"
 WRONG = [
     ("", "nothing to do"),
     ("nam = 1\n" + ENTRY, "nam: there is no such field"),
@@ -60,6 +73,8 @@ WRONG = [
     (ENTRY.replace('via = "blr"', 'via = "nowhere"'), "listen.0.via: there is no [peer.nowhere]"),
     (ENTRY + "[steps]\nearly = 1", "steps.early"),
     (ENTRY.replace('via = "blr"', "ports = [80]"), "listen.0: keep_client and ports belong to transparent"),
+    (TRANSPARENT + "keep_client = true", "listen.0: returns belongs to keep_client"),
+    (TRANSPARENT + "returns = { '10.1.0.0/16' = 'eth1' }", "listen.0: returns belongs to keep_client"),
     ('[[listen]]\ntransparent = "10.0.0.0/8"', "listen.0: transparent needs the interface"),
     ('[[listen]]\ntransparent = "10.0.0.1/8"\ninterface = "eth0"', "listen.0.transparent"),
     (
@@ -90,6 +105,26 @@ WRONG = [
     ("[exit]\naddress = '0.0.0.0:4433'", "exit: without a [peer.NAME]"),
     ("workers = 0\n" + ENTRY, "workers"),
     ("name = '../../x'\n" + ENTRY, "name"),
+    ("workers = 65\n" + ENTRY, "workers"),
+    (ENTRY + listening("0.0.0.0:443"), "listen.1.address: 0.0.0.0:443 is taken already, by listen.0.address"),
+    (
+        ENTRY + listening("10.0.0.1:443"),
+        "listen.1.address: 10.0.0.1:443 is taken already, by listen.0.address (0.0.0.0",
+    ),
+    (listening("[::1]:9") + listening("[0::1]:9"), "listen.1.address: [0::1]:9 is taken already"),
+    (
+        ENTRY + "[exit]\naddress = '0.0.0.0:443'\nnetworks = ['10.0.0.0/8']",
+        "exit.address: 0.0.0.0:443 is taken already, by listen.0.address",
+    ),
+    (ENTRY + "[metrics]\naddress = '127.0.0.1:443'", "metrics.address: 127.0.0.1:443 is taken already"),
+    (
+        "".join(listening(f"10.0.0.1:{port}") for port in range(1, 66)),
+        "listen: 65 listeners and ranges of ports",
+    ),
+    (
+        f"{TRANSPARENT}ports = {[str(port) for port in range(1, 66)]}",
+        "listen: 65 listeners and ranges of ports",
+    ),
 ]
 
 
@@ -106,6 +141,27 @@ def test_all_wrong_fields_are_named_at_once():
         checked("workers = 0\nname = ''\n" + ENTRY.replace('"0.0.0.0:443"', '"443"'))
     for field in ("workers", "name", "listen.0.address"):
         assert field in str(caught.value)
+
+
+def test_all_that_does_not_fit_together_is_named_at_once():
+    with pytest.raises(UsageError) as caught:
+        checked(
+            ENTRY.replace('via = "blr"', 'via = "x"')
+            + listening("0.0.0.0:443")
+            + "[exit]\naddress = '[::]:1'"
+        )
+    for field in ("listen.0.via", "listen.1.address", "exit.networks"):
+        assert field in str(caught.value)
+
+
+def test_addresses_that_do_not_overlap_stand_side_by_side():
+    places = ("10.0.0.1:443", "10.0.0.2:443", "10.0.0.1:80", "[::]:443", "[::]:80")
+    gateway = checked("".join(map(listening, places)))
+    assert [str(listen.address) for listen in gateway.listen] == list(places)
+
+
+def test_as_many_listeners_as_the_kernel_is_told_of():
+    assert len(checked("".join(listening(f"10.0.0.1:{port}") for port in range(1, 65))).listen) == 64
 
 
 @pytest.mark.parametrize(("content", "said"), [
@@ -164,7 +220,7 @@ def test_every_field_is_named_when_its_value_is_of_no_use(path):
 
 
 def test_the_fields_are_all_of_them():
-    assert len(PARTS) == 44
+    assert len(PARTS) == 45
     for path in (("limits", "drain"), ("listen", 0, "via"), ("peer", "blr", "pool", "most"), ("exit", "mss")):
         assert path in PARTS
 
@@ -249,3 +305,9 @@ def test_every_example_of_the_documentation_is_good():
     assert len(blocks) >= 3
     for block in blocks:
         checked(block)
+
+
+def test_the_lab_s_gateways_have_the_defaults_buffers():
+    """The lab knows the gateway by its command line alone, so it has figures of its own."""
+    buffers = checked(ENTRY).buffers
+    assert (buffers.near, buffers.leg) == (ocean_ways.NEAR_BUFFER, ocean_ways.LEG_BUFFER)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ackward.gateway import nonces
 from ackward.gateway import protocol_messages as wire
 from ackward.gateway.initiator import Initiator
 from ackward.gateway.protocol import Answered, LegFailed, Opened, Ready, Retired
@@ -58,6 +59,15 @@ def founded(exit_door, key=KEY):
 def vectors():
     block = SPECIFICATION.read_text().split("## Vectors")[1].split("```")[1]
     return {name: bytes.fromhex(data) for name, data in map(str.split, block.strip().splitlines())}
+
+
+def test_a_gateway_s_own_leg_is_not_its_peer():
+    one, other = Initiator(KEY, random=nonces.fresh), Responder(door())
+    error = refused(other, one.outgoing())
+    assert (error.reason, error.goodbye) == (Reason.REPLAYED, wire.pack_reject(Reason.REPLAYED))
+    assert nonces.fresh(wire.NONCE_SIZE) != nonces.fresh(wire.NONCE_SIZE)
+    for other_nonce in (bytes(wire.NONCE_SIZE), nonces.fresh(wire.NONCE_SIZE)[::-1]):
+        assert not nonces.is_ours(other_nonce)
 
 
 def test_the_published_vectors_are_what_both_ends_say():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import select
 import socket
 import threading
@@ -42,7 +43,7 @@ class Resolver:
         self.asked.release()
         if isinstance(answer, OSError):
             raise answer
-        return answer, endpoint.port
+        return [(host, endpoint.port) for host in answer.split()]
 
 
 APP = Endpoint(host="app.example", port=443)
@@ -85,6 +86,13 @@ def test_a_change_is_told_and_used():
     assert "open connections stay" in said[0]
 
 
+def test_answers_in_another_order_are_no_change():
+    now, said, changed = watched("192.0.2.1 192.0.2.2", "192.0.2.2 192.0.2.1", "192.0.2.3", enough=4)
+    assert now == ("192.0.2.3", 443)
+    assert changed == [(APP, ("192.0.2.3", 443))]
+    assert len(said) == 1
+
+
 def test_a_name_that_never_resolved_stands_for_nothing_until_it_does():
     now, said, changed = watched(OSError("no"), "192.0.2.1", enough=3)
     assert now == ("192.0.2.1", 443)
@@ -94,11 +102,19 @@ def test_a_name_that_never_resolved_stands_for_nothing_until_it_does():
 
 def test_the_start_does_not_wait_for_a_resolver_that_hangs():
     release = threading.Event()
-    names = Names([APP], lambda _: None, lambda *_: None, resolve=lambda _: release.wait(10) and None)
+    changed = queue.Queue()
+
+    def late(_):
+        release.wait(10)
+        return [("192.0.2.1", 443)]
+
+    names = Names([APP], pytest.fail, lambda *change: changed.put(change), resolve=late, every=3600)
     names.start(patience=0.01)
     assert names.resolved[APP] is None
-    names.stop()
     release.set()
+    assert changed.get(timeout=5) == (APP, ("192.0.2.1", 443)), "its first answer is used all the same"
+    assert names.resolved[APP] == ("192.0.2.1", 443)
+    names.stop()
 
 
 def test_names_are_looked_up_at_once_when_that_is_asked():
@@ -168,11 +184,32 @@ def test_what_strangers_do_wrong_is_told_once(journal):
 
 def test_complaints_are_counted_and_never_fill_the_memory():
     once = Once()
-    said = [line for n in range(3 * MOST_COMPLAINTS) for line in once.lines((str(n),), f"line {n}", 0.0)]
+    said = [line for n in range(3 * MOST_COMPLAINTS) for line in once.lines((str(n),), f"line {n}")]
     assert len(said) == MOST_COMPLAINTS + 1
-    later = list(once.lines(("0",), "line 0", 100.0))
-    assert later[-1] == "line 0"
-    assert f"({2 * MOST_COMPLAINTS - 1} times more)" in later[0]
+    [counted] = once.summary()
+    assert f"({2 * MOST_COMPLAINTS - 1} times more)" in counted
+    assert list(once.lines(("0",), "line 0")) == ["line 0"]
+    assert not list(once.summary())
+
+
+def test_what_was_counted_is_told_when_nobody_complains_any_more(journal):
+    hooks = WorkerHooks(journal, {})
+    for _ in range(7):
+        hooks.leg_failed(failure("", "forged"))
+    [first] = journal.read()
+    hooks.recount()
+    assert list(journal.read()) == [f"{first} (6 times more)"]
+    hooks.recount()
+    assert not list(journal.read())
+
+
+def test_who_is_turned_away_is_told_once_for_each_reason(journal):
+    hooks = WorkerHooks(journal, {})
+    for port in range(3):
+        hooks.turned_away("web", ("192.0.2.9", port), "one reason")
+        hooks.turned_away("web", ("192.0.2.9", port), "another")
+    told = [f"turned away listener=web client=192.0.2.9:0: {why}" for why in ("one reason", "another")]
+    assert list(journal.read()) == told
 
 
 def test_the_allow_list_is_by_peer(journal):

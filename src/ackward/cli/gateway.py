@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +13,7 @@ from ackward.cli.output import data, print_json, talk
 
 if TYPE_CHECKING:
     from ackward.gateway.config import Gateway
-    from ackward.gateway.status import GatewayStatus
+    from ackward.model.gateway_status import GatewayStatus
 
 app = typer.Typer(
     add_completion=False,
@@ -47,18 +47,30 @@ def run(
         bool,
         typer.Option("--no-early", help="... and begin the far connection only once the client is connected"),
     ] = False,
-    name: Annotated[str, typer.Option(help="... and its name, for `status` and `drain`")] = "gateway",
+    name: Annotated[
+        str | None, typer.Option(help="... and its name, for `status` and `drain`; `gateway` by default")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="only check configuration and keys")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Be a gateway until SIGTERM, which lets open connections finish. One log line a connection on stdout.
 
-    SIGHUP reads the keys anew, and looks names up. Needs root for early, faithful and transparent.
+    SIGHUP reads the keys anew, and looks names up. Needs root; --check does not.
     """
     from ackward.gateway.config import load, load_keys
 
-    flags = _flags(listen, target, name, faithful=faithful, early=not no_early)
-    gateway = _of_flags(flags) if config is None else load(_alone(config, flags))
+    given = {
+        "--listen": listen,
+        "--target": target,
+        "--faithful": faithful,
+        "--no-early": no_early,
+        "--name": name,
+    }
+    flags = [flag for flag, value in given.items() if value]
+    if config is None:
+        gateway = _of_flags(listen, target, name, faithful=faithful, early=not no_early)
+    else:
+        gateway = load(_alone(config, flags))
     if check:
         keys = load_keys(gateway)
         if as_json:
@@ -76,51 +88,41 @@ def run(
     )
 
 
-def _flags(
-    listen: str | None, target: str | None, name: str, *, faithful: bool, early: bool
-) -> Mapping[str, object]:
-    given = {"address": listen, "target": target}
-    return {
-        "name": name,
-        "steps": {"early": early},
-        "listen": [
-            {k: v for k, v in given.items() if v} | {"answer": "faithful" if faithful else "optimistic"}
-        ]
-        if any(given.values())
-        else [],
-    }
-
-
-def _alone(config: Path, flags: Mapping[str, object]) -> Path:
-    if flags["listen"]:
+def _alone(config: Path, flags: Sequence[str]) -> Path:
+    """The configuration, if nothing on the command line asks for something else."""
+    if flags:
         from ackward.errors import UsageError
 
         raise UsageError(
-            "--listen and --target are for one gateway alone, without --config",
+            f"{', '.join(flags)}: for one gateway alone, without --config",
             consequence="nothing was started",
-            next_step="write a [[listen]] into the configuration",
+            next_step="write it into the configuration: listen.N.address, .target, .answer, steps.early, name",
         )
     return config
 
 
-def _of_flags(flags: Mapping[str, object]) -> Gateway:
+def _of_flags(
+    listen: str | None, target: str | None, name: str | None, *, faithful: bool, early: bool
+) -> Gateway:
     from ackward.errors import UsageError
     from ackward.gateway.config import check
 
-    if not flags["listen"]:
+    if not (listen or target):
         raise UsageError(
             "neither --config nor --listen says what to do",
             consequence="nothing was started",
             next_step="`ackward gateway run --config gateway.toml`, or --listen HOST:PORT --target HOST:PORT",
         )
-    return check(flags, Path("command line"))
+    entrance = {"address": listen, "target": target, "answer": "faithful" if faithful else "optimistic"}
+    given: dict[str, object] = {"steps": {"early": early}, "listen": [entrance]}
+    return check(given | ({"name": name} if name is not None else {}), Path("command line"))
 
 
 @app.command(epilog="Example: ackward gateway status --json | jq .counters")
 def status(name: Name = None, as_json: AsJson = False) -> None:
     """What a running gateway does: connections, legs, pool, how connections ended. Root only."""
     from ackward.gateway.control import ask
-    from ackward.gateway.status import GatewayStatus
+    from ackward.model.gateway_status import GatewayStatus
 
     seen = GatewayStatus.model_validate(ask(name, "status"))
     if as_json:
@@ -137,8 +139,8 @@ def _lines(seen: GatewayStatus) -> list[str]:
     unjoined = {
         name
         for worker in seen.workers
-        for name, pool in worker["pools"].items()
-        if pool["connected"] and not pool.get("joins", True)
+        for name, pool in worker.pools.items()
+        if pool.connected and not pool.joins
     }
     lines = [
         f"{seen.name}: {seen.state} for {duration(round(seen.seconds * 1e9))}, pid {seen.pid}; steps: {steps}"
@@ -158,10 +160,10 @@ def _lines(seen: GatewayStatus) -> list[str]:
         )
     lines += [f"  notice    {notice}" for notice in seen.notices]
     lines += [
-        f"  stuck     {one['at'][0]} port {one['at'][1]}: segments of {one['segment']} bytes not acknowledged "
-        f"{one['timeouts']} times in a row, for {one['seconds']:.0f} s"
+        f"  stuck     {one.at[0]} port {one.at[1]}: segments of {one.segment} bytes not acknowledged "
+        f"{one.timeouts} times in a row, for {one.seconds:.0f} s"
         for worker in seen.workers
-        for one in worker.get("stuck", ())
+        for one in worker.stuck
     ]
     lines += [f"  {count:>12,}  {name.replace('_', ' ')}" for name, count in seen.counters.items() if count]
     return lines

@@ -82,6 +82,7 @@ def _listener(number: int, listen: Listen, resolved: Resolved) -> Listener:
         peer=listen.via or "",
         faithful=faithful,
         keep_client=listen.keep_client,
+        returns=tuple(listen.returns.items()),
     )
 
 

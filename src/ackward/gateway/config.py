@@ -7,7 +7,7 @@ read here; keys are read by :func:`load_keys`, names are resolved by ``names``. 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,9 +26,13 @@ from pydantic import (
 from ackward.errors import UsageError
 from ackward.gateway.allow import AllowList, read_ports, read_rule
 from ackward.gateway.keys import Key, read_key
+from ackward.gateway.settings import PoolSize, Settings
+from ackward.gateway.targets import MOST_TARGETS, MOST_WORKERS
 
 #: A configuration is written by hand.
 _LONGEST_FILE = 1 << 20
+#: The defaults.
+_USUAL, _USUAL_POOL = Settings(), PoolSize()
 
 
 class Endpoint(BaseModel):
@@ -112,17 +116,17 @@ class _Part(BaseModel):
 class Steps(_Part):
     """What a gateway does beside splitting, each step with a switch of its own; :mod:`~ackward.gateway.settings`."""
 
-    early: StrictBool = True
-    pool: StrictBool = True
-    window: StrictBool = True
-    splice: StrictBool = True
+    early: StrictBool = _USUAL.steps.early
+    pool: StrictBool = _USUAL.steps.pool
+    window: StrictBool = _USUAL.steps.window
+    splice: StrictBool = _USUAL.steps.splice
 
 
 class Pool(_Part):
     """Legs that are connected beforehand: at least ``least`` idle ones, more as the load asks, up to ``most``."""
 
-    least: int = Field(4, ge=1, le=4096)
-    most: int = Field(256, ge=1, le=16384)
+    least: int = Field(_USUAL_POOL.least, ge=1, le=4096)
+    most: int = Field(_USUAL_POOL.most, ge=1, le=16384)
 
     @model_validator(mode="after")
     def _ordered(self) -> Pool:
@@ -163,7 +167,7 @@ class Listen(_Part):
     ``via`` is the peer; without it the gateway connects to the destination itself (one gateway alone). ``answer``:
     ``optimistic`` connects the client at once, ``faithful`` once the server has answered. A transparent listener
     takes what comes in at ``interface`` for ``ports`` of the network; with ``keep_client`` the server sees the
-    client's address.
+    client's address. ``returns`` is for ``keep_client`` without ``via``, and the same as that of :class:`Exit`.
     """
 
     name: Name | None = None
@@ -173,6 +177,7 @@ class Listen(_Part):
     interface: Interface | None = None
     ports: tuple[Ports, ...] = (range(1, 65536),)
     keep_client: StrictBool = False
+    returns: Mapping[Network, Interface] = Field(default_factory=dict)
     via: Name | None = None
     answer: Literal["optimistic", "faithful"] = "optimistic"
 
@@ -186,14 +191,20 @@ class Listen(_Part):
             raise ValueError("transparent needs the interface where clients come in, and address has none")
         if self.address and (self.keep_client or "ports" in self.model_fields_set):
             raise ValueError("keep_client and ports belong to transparent")
+        if bool(self.returns) != (self.keep_client and not self.via):
+            raise ValueError(
+                "returns belongs to keep_client, where the clients' addresses are used: here without via, "
+                "in the peer's [exit] with it"
+            )
         return self
 
 
 class Exit(_Legs):
     """Where other gateways connect: their legs end here.
 
-    ``networks`` are where they connect from: the routes there get the initial window. ``returns`` lets a peer ask for
-    connections from its clients' own addresses: for each network of clients, the interface where answers come in.
+    ``networks`` are where they connect from: from elsewhere nobody may (empty: from anywhere), and the routes there get
+    the initial window. ``returns`` lets a peer ask for connections from its clients' own addresses: for each network
+    of clients, the interface where answers come in.
     """
 
     address: Local
@@ -202,25 +213,25 @@ class Exit(_Legs):
 
 
 class Buffers(_Part):
-    """Bytes that the kernel may hold for one connection, its own overhead included; together less than 8 MB."""
+    """Bytes that the kernel may hold for one connection, its own overhead included: a slow reader fills all three."""
 
-    near: int = Field(2_000_000, ge=1 << 14, le=1 << 28)
-    leg: int = Field(4_900_000, ge=1 << 14, le=1 << 28)
-    pipe: int = Field(1 << 20, ge=4096, le=1 << 20)
+    near: int = Field(_USUAL.buffers.near, ge=1 << 14, le=1 << 28)
+    leg: int = Field(_USUAL.buffers.leg, ge=1 << 14, le=1 << 28)
+    pipe: int = Field(_USUAL.buffers.pipe, ge=4096, le=1 << 20)
 
 
 class Limits(_Part):
     """Bounds, seconds where they are times; ``early_*`` and ``leg_*`` hold what strangers can cause, per worker."""
 
-    connect: Seconds = 5.0
-    idle: Seconds = 3600.0
-    unacknowledged: Seconds = 120.0
-    keepalive: int = Field(60, ge=1, le=32767)  # MAX_TCP_KEEPIDLE, include/net/tcp.h
-    connections: int = Field(50_000, ge=1, le=1_000_000)
-    early_pending: int = Field(1_024, ge=1, le=1_000_000)
-    early_rate: float = Field(2_000.0, gt=0, le=1e6, allow_inf_nan=False)
-    leg_handshake: Seconds = 5.0
-    leg_handshakes: int = Field(4_096, ge=1, le=100_000)
+    connect: Seconds = _USUAL.limits.connect
+    idle: Seconds = _USUAL.limits.idle
+    unacknowledged: Seconds = _USUAL.limits.unacknowledged
+    keepalive: int = Field(_USUAL.limits.keepalive[0], ge=1, le=32767)  # MAX_TCP_KEEPIDLE, include/net/tcp.h
+    connections: int = Field(_USUAL.limits.connections, ge=1, le=1_000_000)
+    early_pending: int = Field(_USUAL.limits.early_pending, ge=1, le=1_000_000)
+    early_rate: float = Field(_USUAL.limits.early_rate, gt=0, le=1e6, allow_inf_nan=False)
+    leg_handshake: Seconds = _USUAL.limits.leg_handshake
+    leg_handshakes: int = Field(_USUAL.limits.leg_handshakes, ge=1, le=100_000)
     drain: Seconds = 60.0
 
 
@@ -234,9 +245,9 @@ class Gateway(_Part):
     """A whole configuration."""
 
     name: Name = "gateway"
-    workers: int = Field(1, ge=1, le=256)
+    workers: int = Field(_USUAL.workers, ge=1, le=MOST_WORKERS)
     steps: Steps = Steps()
-    initial_window: int = Field(1000, ge=1, le=1000)  # segments, of legs with the step window
+    initial_window: int = Field(_USUAL.segments, ge=1, le=1000)  # segments, of legs with the step window
     buffers: Buffers = Buffers()
     listen: tuple[Listen, ...] = ()
     exit: Exit | None = None
@@ -246,22 +257,63 @@ class Gateway(_Part):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Gateway:
-        if not self.listen and self.exit is None:
-            raise ValueError("nothing to do: give a [[listen]] (entry) or an [exit], or both")
-        for number, listen in enumerate(self.listen):
-            if listen.via is not None and (
-                listen.via not in self.peers or not self.peers[listen.via].address
-            ):
-                raise ValueError(f"listen.{number}.via: there is no [peer.{listen.via}] with an address")
-        if self.exit and not self.peers:
-            raise ValueError("exit: without a [peer.NAME] with keys nobody may connect")
-        if self.exit and self.steps.window and not self.exit.networks:
-            raise ValueError("exit.networks: say where the entries connect from, or set steps.window = false")
+        if misfits := list(_misfits(self)):
+            raise ValueError("; ".join(misfits))
         return self
 
 
+def _misfits(gateway: Gateway) -> Iterator[str]:
+    """What is good by itself and does not fit together, each with its field."""
+    if not gateway.listen and gateway.exit is None:
+        yield "nothing to do: give a [[listen]] (entry) or an [exit], or both"
+    for number, listen in enumerate(gateway.listen):
+        if listen.via is not None and (
+            listen.via not in gateway.peers or not gateway.peers[listen.via].address
+        ):
+            yield f"listen.{number}.via: there is no [peer.{listen.via}] with an address"
+    yield from _clashes(gateway)
+    ranges = sum(1 if listen.address else len(listen.ports) for listen in gateway.listen)
+    if ranges > MOST_TARGETS:
+        yield (
+            f"listen: {ranges} listeners and ranges of ports are more than the {MOST_TARGETS} that the kernel is told "
+            "of: join ranges, or run a second gateway"
+        )
+    if gateway.exit and not gateway.peers:
+        yield "exit: without a [peer.NAME] with keys nobody may connect"
+    if gateway.exit and gateway.steps.window and not gateway.exit.networks:
+        yield "exit.networks: say where the entries connect from, or set steps.window = false"
+
+
+def _clashes(gateway: Gateway) -> Iterator[str]:
+    """Addresses that overlap: ports are shared (SO_REUSEPORT), so the kernel would let both have what comes."""
+    places = [(f"listen.{number}", listen.address) for number, listen in enumerate(gateway.listen)]
+    places += [("exit", gateway.exit.address if gateway.exit else None)]
+    places += [("metrics", gateway.metrics.address if gateway.metrics else None)]
+    seen: list[tuple[str, Endpoint]] = []
+    for part, place in places:
+        if place is None:
+            continue
+        for other, earlier in seen:
+            if _overlap(place, earlier):
+                yield f"{part}.address: {place} is taken already, by {other}.address ({earlier})"
+        seen.append((part, place))
+
+
+def _overlap(one: Endpoint, other: Endpoint) -> bool:
+    """Whether a connection may be for both. A listener on [::] takes no IPv4 here (IPV6_V6ONLY)."""
+    first, second = ip_address(one.host), ip_address(other.host)
+    return (
+        one.port == other.port
+        and first.version == second.version
+        and (first == second or first.is_unspecified or second.is_unspecified)
+    )
+
+
 def load(path: Path) -> Gateway:
-    """Read and check a configuration; raises :class:`UsageError` that names every wrong field with its path."""
+    """Read and check a configuration; raises :class:`UsageError` that names every wrong field with its path.
+
+    What does not fit together is named once each field by itself is good.
+    """
     try:
         with path.open("rb") as file:
             text = file.read(_LONGEST_FILE + 1)

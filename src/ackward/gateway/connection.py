@@ -280,6 +280,9 @@ class Connection:
     def _changed(self) -> None:
         attempt = self._attempt
         assert attempt is not None
+        if self._relay is not None:
+            self._answered(attempt)
+            return
         near = self._near
         assert near is not None
         if attempt.end is not None:
@@ -295,8 +298,11 @@ class Connection:
             self.abort(End.CLIENT_RESET)
             return
         far, events, gate = attempt.take()
-        self._attempt = self._near = None
-        self._connected = time.monotonic()
+        self._near = None
+        if gate is None:
+            self._answered(attempt)
+        else:
+            attempt.watch(self._changed)
         resources = self._resources
         self._relay = Relay(
             resources.loop,
@@ -311,14 +317,19 @@ class Connection:
         )
         self._relay.start()
 
+    def _answered(self, attempt: Attempt) -> None:
+        """The server was connected, or will not be, although the client may have sent something by now."""
+        if attempt.end is not None:
+            self.abort(attempt.end)
+            return
+        self._attempt = None
+        self._connected = time.monotonic()
+
     def abort(self, end: End) -> None:
         """End it now; the client gets a reset, and so does the far side."""
         if self._relay is not None:
             self._relay.abort(end)
             return
-        if self._attempt is not None:
-            self._attempt.abandon()
-            self._attempt = None
         if self._near is not None:
             self._resources.loop.discard(self._near)
             self._near = None
@@ -335,6 +346,9 @@ class Connection:
 
     def _ended(self, end: End) -> None:
         self._connections.remove(self)
+        if self._attempt is not None:
+            self._attempt.abandon()
+            self._attempt = None
         if end is End.DONE:
             self._leave_to_the_kernel()
         to_server, to_client = self.moved

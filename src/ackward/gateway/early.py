@@ -22,8 +22,9 @@ from ackward.gateway.loop import READ
 from ackward.gateway.resources import Deadlines, Resources
 from ackward.gateway.settings import Address, End
 from ackward.gateway.sockets import is_own
-from ackward.gateway.targets import MAPPED, Target, load
+from ackward.gateway.targets import MAPPED, Target, load, uncertain
 from ackward.gateway.upstream import Attempt
+from ackward.kernel.bpf_syscall import AttachType
 from ackward.kernel.bpffs import CgroupLink
 from ackward.kernel.libbpf import Object
 from ackward.kernel.probes import cgroup2_mount
@@ -31,7 +32,6 @@ from ackward.kernel.processes import cgroup_of_process
 from ackward.kernel.record_ring import RecordRing
 
 _PROGRAM = Path(__file__).with_name("early.bpf.o")
-_SOCK_OPS = 3  # BPF_CGROUP_SOCK_OPS
 _PURPOSE = (
     "SYNs cannot begin connections (the step `early`: `steps.early = false` or --no-early goes without)"
 )
@@ -64,15 +64,8 @@ class SynEvents:
             raise
 
     def _attach(self) -> CgroupLink:
-        cgroup = own_cgroup()
-        try:
-            return CgroupLink.attach(self._program.program_fd("syn_arrived"), cgroup, _SOCK_OPS)
-        except OSError as error:
-            raise Unavailable(
-                f"no program can be attached to the cgroup {cgroup} ({error.strerror})",
-                consequence=_PURPOSE,
-                next_step="switch the step `early` off, or run the gateway as root with cgroup v2 writable",
-            ) from error
+        program = self._program.program_fd("syn_arrived")
+        return CgroupLink.attach(program, own_cgroup(), AttachType.CGROUP_SOCK_OPS, consequence=_PURPOSE)
 
     def read(self) -> list[tuple[Address, Address, int]]:
         """What came since: (client, local address, target's number)."""
@@ -103,7 +96,14 @@ class Early:
         self, resources: Resources, events: SynEvents, targets: list[Target], doors: Mapping[int, Entrance]
     ) -> None:
         """``doors``: the entrance of each listener, by its number, that may begin early."""
-        self._resources, self._events, self._targets, self._doors = resources, events, targets, doors
+        self._resources, self._events = resources, events
+        # Where its interface decides whose a SYN is it begins nothing: the program is not told of the interface.
+        without = uncertain(targets)
+        self._doors = {
+            number: doors[target.listener]
+            for number, target in enumerate(targets)
+            if target.listener in doors and number not in without
+        }
         self._pending: dict[tuple[Address, Address], tuple[Attempt, float, Entrance]] = {}
         limits = resources.settings.limits
         self._bucket = TokenBucket(limits.early_rate, time.monotonic())
@@ -114,7 +114,7 @@ class Early:
         counters, limits = self._resources.counters, self._resources.settings.limits
         now = time.monotonic()
         for client, local, target in self._events.read():
-            door = self._doors.get(self._targets[target].listener)
+            door = self._doors.get(target)
             key = (client, local)
             if door is None or key in self._pending or (door.is_transparent and is_own(local[0])):
                 continue  # the last: a connection to this host itself, whose listener is none of ours

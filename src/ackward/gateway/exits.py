@@ -1,7 +1,8 @@
 """The far end of legs: lets a peer prove itself, asks the allow-list, connects, answers, and joins.
 
-Laws: nothing is connected for a peer that has not proved itself; what an unproved peer can hold is bounded in number
-and in time; a refusal is answered, so that the entry can tell its client why.
+Laws: only from the peers' networks may anybody try; nothing is connected for a peer that has not proved itself; what an
+unproved peer can hold is bounded in number and in time; a refusal is answered, so that the entry can tell its client
+why.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
+from ipaddress import ip_address, ip_network
 from typing import Final
 
 from ackward.gateway.connection import Connection, Connections, tell_unjoined
@@ -25,6 +27,9 @@ from ackward.gateway.sockets import Socket, end_in_order, words
 from ackward.gateway.upstream import RESULTS, DirectAttempt
 
 _SCRAP: Final = 1 << 16
+_NO_RETURNS: Final = (
+    "keep_client needs exit.returns: the networks of clients, and where answers to them come in"
+)
 
 
 class ExitDoor(Accepting):
@@ -34,8 +39,9 @@ class ExitDoor(Accepting):
         self, resources: Resources, connections: Connections, settings: ExitSettings, sock: Socket, door: Door
     ) -> None:
         super().__init__(resources, sock)
-        self.name, self.keep_client = words(settings.bind), settings.keep_client
+        self.name, self.keeps_clients = words(settings.bind), bool(settings.returns)
         self.resources, self.connections, self.door = resources, connections, door
+        self._networks = tuple(map(ip_network, settings.networks))
         self.deadlines = Deadlines(resources.loop, resources.settings.limits.leg_handshake)
         self.legs: set[ExitLeg] = set()
         self.unproved: dict[ExitLeg, None] = {}  # the oldest first
@@ -43,9 +49,14 @@ class ExitDoor(Accepting):
     def enter(self, near: Socket, client: Address) -> None:
         """A leg arrives. Where there is no room the oldest unproved one goes: strangers cannot keep a peer out."""
         counters = self.resources.counters
+        if self._networks and not any(ip_address(client[0]) in network for network in self._networks):
+            counters.add(Count.LEGS_REJECTED)
+            self.resources.hooks.turned_away(self.name, client, "not in exit.networks")
+            near.close()
+            return
         if len(self.unproved) >= self.resources.settings.limits.leg_handshakes:
             counters.add(Count.HANDSHAKES_DROPPED)
-            next(iter(self.unproved)).close()
+            next(iter(self.unproved)).turn_away()
         counters.add(Count.LEGS_ACCEPTED)
         leg = ExitLeg(self, near, client)
         self.unproved[leg] = None
@@ -137,9 +148,16 @@ class ExitLeg:
 
     def _reject(self, failure: LegFailed) -> None:
         self._tell(failure)
-        if failure.goodbye:
+        self._part(failure.goodbye)
+
+    def turn_away(self) -> None:
+        """There is no room for it: tell an honest peer why."""
+        self._part(self._responder.reject(Reason.BUSY))
+
+    def _part(self, goodbye: bytes) -> None:
+        if goodbye:
             with suppress(OSError):  # it may have left first
-                self._near.send(failure.goodbye)
+                self._near.send(goodbye)
                 end_in_order(self._near)
         self.close()
 
@@ -169,7 +187,11 @@ class ExitLeg:
         host, port = wanted.destination
         destination, client = (str(host), port), (str(wanted.client[0]), wanted.client[1])
         keep = bool(wanted.options & Option.FROM_CLIENT)
-        if not resources.hooks.permits(self.peer, wanted) or (keep and not self._door.keep_client):
+        if not resources.hooks.permits(self.peer, wanted):
+            self._refuse(client, destination, End.FORBIDDEN)
+            return
+        if keep and not self._door.keeps_clients:
+            resources.hooks.turned_away(self.name, client, f"{_NO_RETURNS} (asked for by {self.peer})")
             self._refuse(client, destination, End.FORBIDDEN)
             return
         if self._door.connections.full:

@@ -63,12 +63,18 @@ class Holding:
     ) -> None:
         """``doors``: the entrances of faithful listeners, by number. Raises :class:`Unavailable`."""
         self._resources, self._queue, self._doors = resources, queue, doors
-        self._targets = [target for target in targets if target.listener in doors]
+        #: With the number of the interface that they are for; 0: any.
+        self._targets = [
+            (target, socket.if_nametoindex(target.interface) if target.interface else 0)
+            for target in targets
+            if target.listener in doors
+        ]
         limits = resources.settings.limits
         self._bucket = TokenBucket(limits.early_rate, time.monotonic())
         self._waiting: dict[Key, _Waiting] = {}
-        # A SYN may come again when the client has lost its SYN-ACK; until then it is let through but not accepted.
-        self._deadlines = Deadlines(resources.loop, limits.connect + limits.early_wait)
+        # For clients that were let through. One whose SYN-ACK is lost says SYN again, after a second at first. What
+        # is held needs no deadline of its own: an attempt is answered or fails within the connect limit.
+        self._deadlines = Deadlines(resources.loop, limits.early_wait)
         try:
             self._queues = Queues((queue,), copied=_COPIED, longest=2 * limits.early_pending)
             self._raw = {family: _raw(family) for family in (socket.AF_INET, socket.AF_INET6)}
@@ -81,13 +87,13 @@ class Holding:
         resources.loop.add(self._queues.socket.fileno(), READ, self._ready)
 
     def _ready(self, _: int) -> None:
-        for _queue, identity, packet in self._queues.arrived():
-            self._enter(identity, packet)
+        for _queue, identity, interface, packet in self._queues.arrived():
+            self._enter(identity, interface, packet)
         self._count()
 
-    def _enter(self, identity: int, packet: bytes) -> None:
+    def _enter(self, identity: int, interface: int, packet: bytes) -> None:
         ends = read_syn(packet)
-        door = self._door(ends[1]) if ends else None
+        door = self._door(ends[1], interface) if ends else None
         if ends is None or door is None:
             self._settle(identity, Verdict.ACCEPT)  # none of ours
             return
@@ -108,12 +114,11 @@ class Holding:
         self._waiting[ends] = waiting = _Waiting(attempt, now, door, identity, packet)
         changed = partial(self._changed, ends, waiting)
         attempt.watch(changed)
-        self._deadlines.add(partial(self._overdue, ends, waiting))
         changed()
 
-    def _door(self, local: Address) -> Entrance | None:
-        for target in self._targets:
-            if target.matches(local):
+    def _door(self, local: Address, interface: int) -> Entrance | None:
+        for target, only in self._targets:
+            if only in (0, interface) and target.matches(local):
                 return self._doors[target.listener]
         return None
 
@@ -125,6 +130,7 @@ class Holding:
         elif waiting.attempt.answered and waiting.identity:
             self._settle(waiting.identity, Verdict.ACCEPT)
             waiting.identity = 0
+            self._deadlines.add(partial(self._overdue, key, waiting))
         self._count()
 
     def _refuse(self, key: Key, waiting: _Waiting, end: End) -> None:
@@ -144,10 +150,10 @@ class Holding:
         try:
             self._raw[family].sendto(answer, (client, 0))
         except OSError:
-            return  # the way back is gone: so is everything that could be said
+            return  # the way back is gone, or full: so is everything that could be said
 
     def _overdue(self, key: Key, waiting: _Waiting) -> None:
-        """The client did not come, although its SYN was let through; or the attempt outlived its own limit."""
+        """The client did not come, although its SYN was let through."""
         if self._waiting.get(key) is waiting:
             del self._waiting[key]
             waiting.attempt.abandon()
@@ -183,8 +189,9 @@ class Holding:
 
 
 def _raw(family: int) -> socket.socket:
-    """IPPROTO_RAW: what is sent has its IP header already."""
-    return socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_RAW)
+    """IPPROTO_RAW: what is sent has its IP header already. Nobody waits for it: what finds no room is lost."""
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    return socket.socket(family, kind, socket.IPPROTO_RAW)
 
 
 def _split(packet: bytes) -> tuple[bytes, bytes, int]:

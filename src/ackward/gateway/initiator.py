@@ -18,7 +18,6 @@ _REJECTIONS = {
     Reason.REPLAYED: "the peer has seen this very opening before",
     Reason.MALFORMED: "the peer could not read what we sent",
     Reason.BUSY: "the peer has no room for another leg",
-    Reason.DRAINING: "the peer is about to end and takes no new legs",
 }
 
 

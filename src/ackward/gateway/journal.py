@@ -8,7 +8,6 @@ outside are made visible (:mod:`ackward.report.names`): no line of the log can b
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Iterator, Mapping
 
 from ackward.gateway.allow import AllowList
@@ -17,8 +16,7 @@ from ackward.gateway.protocol_messages import Open
 from ackward.gateway.settings import Address, ConnectionRecord, LegFailure, StuckRecord
 from ackward.report.names import visible
 
-#: How long a repeated complaint is only counted, seconds, and how many different ones are told apart meanwhile.
-QUIET_SECONDS = 60.0
+#: How many different complaints are told apart between two counts.
 MOST_COMPLAINTS = 256
 #: Longer lines are cut.
 LONGEST = 1000
@@ -74,18 +72,14 @@ def stuck_line(record: StuckRecord) -> str:
 
 
 class Once:
-    """Says each complaint at once and then, for a while, only counts it. Never holds more than a few."""
+    """Says each complaint at once and then, until the next summary, only counts it. Never holds more than a few."""
 
     def __init__(self) -> None:
-        self._until = 0.0
         self._counts: dict[tuple[str, ...], int] = {}
         self._lines: dict[tuple[str, ...], str] = {}
 
-    def lines(self, key: tuple[str, ...], line: str, now: float) -> Iterator[str]:
-        """What is to be written now because of this complaint; ``now`` in monotonic seconds."""
-        if now >= self._until:
-            yield from self.summary()
-            self._until = now + QUIET_SECONDS
+    def lines(self, key: tuple[str, ...], line: str) -> Iterator[str]:
+        """What is to be written now because of this complaint."""
         if key not in self._counts and len(self._counts) >= MOST_COMPLAINTS:
             key, line = ("others",), "more complaints about others than can be told apart"
         count = self._counts[key] = self._counts.get(key, 0) + 1
@@ -160,6 +154,11 @@ class WorkerHooks:
         kind = "went-on" if record.went_on else "stuck"
         self._complain((record.peer, record.address[0], kind), stuck_line(record))
 
+    def turned_away(self, listener: str, client: Address, why: str) -> None:
+        """One line for the first at this listener for this reason."""
+        line = f"turned away listener={listener} client={address(client)}: {why}"
+        self._complain((listener, why), visible(line))
+
     def permits(self, peer: str, wanted: Open) -> bool:
         """Whether the peer's allow-list has the destination; a refusal is told once."""
         host, port = wanted.destination
@@ -169,6 +168,11 @@ class WorkerHooks:
         self._complain((peer, place), f"forbidden peer={peer} destination={place}: not in peer.{peer}.allow")
         return False
 
+    def recount(self) -> None:
+        """How often each complaint came since then."""
+        for each in self._once.summary():
+            self._journal.write(each)
+
     def _complain(self, key: tuple[str, ...], line: str) -> None:
-        for each in self._once.lines(key, line, time.monotonic()):
+        for each in self._once.lines(key, line):
             self._journal.write(each)

@@ -7,8 +7,8 @@ ends.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
+from ackward.gateway import nonces
 from ackward.gateway.counters import Count
 from ackward.gateway.initiator import Initiator, Session
 from ackward.gateway.loop import READ, WRITE
@@ -39,7 +39,7 @@ class Leg:
         """Raises OSError when it cannot even be begun."""
         self._resources, self.changed = resources, changed
         self.failure: LegFailed | OSError | None = None
-        self.initiator = Initiator(peer.key, session)
+        self.initiator = Initiator(peer.key, session, random=nonces.fresh)
         self.since = resources.loop.now
         settings = resources.settings
         self.sock: Socket = connecting(peer.address, buffer=settings.buffers.leg, leg=peer)
@@ -118,9 +118,23 @@ def nobody(_: Leg) -> None:
 
 
 class LegAttempt:
-    """A destination asked for over a leg: usable as soon as the OPEN is on its way, answered by the ANSWER."""
+    """A destination asked for over a leg: usable as soon as the OPEN is on its way, answered by the ANSWER.
 
-    __slots__ = ("_changed", "_events", "_leg", "_lost", "_resources", "_wanted", "answered", "end", "usable")
+    Whoever takes it before has its socket, and the answer yet to come: within the connect limit, as ever.
+    """
+
+    __slots__ = (
+        "_changed",
+        "_events",
+        "_leg",
+        "_lost",
+        "_resources",
+        "_taken",
+        "_wanted",
+        "answered",
+        "end",
+        "usable",
+    )
 
     def __init__(
         self,
@@ -133,7 +147,7 @@ class LegAttempt:
         self._resources, self._leg, self._wanted, self._lost = resources, leg, wanted, lost
         self._events = READ
         self._changed: Callable[[], None] | None = None
-        self.usable = self.answered = False
+        self.usable = self.answered = self._taken = False
         self.end: End | None = None
         if leg is None:
             self.end = End.LEG_LOST
@@ -187,10 +201,20 @@ class LegAttempt:
         assert self._leg is not None
         return answered(self._leg.sock, self._leg.initiator)
 
+    def _taken_gate(self) -> bool:
+        if not self._gate():
+            return False
+        self.answered, self._leg = True, None
+        self._tell()
+        self._changed = None
+        return True
+
     def _overdue(self) -> None:
-        if self._leg is not None and not self.answered:
+        if self._leg is None or self.answered:
+            return
+        if not self._taken:
             self._drop()
-            self._fail(End.CONNECT_TIMEOUT)
+        self._fail(End.CONNECT_TIMEOUT)
 
     def _drop(self) -> None:
         if self._leg is not None:
@@ -207,15 +231,19 @@ class LegAttempt:
 
     def take(self) -> tuple[Socket, int | None, Gate | None]:
         """The leg's socket; until the answer came its payload is behind the answer."""
-        leg, self._leg = self._leg, None
+        leg = self._leg
         assert leg is not None
-        if self.answered:
-            return leg.sock, self._events, None
-        return leg.sock, self._events, partial(answered, leg.sock, leg.initiator)
+        self._taken = True
+        if not self.answered:
+            return leg.sock, self._events, self._taken_gate
+        self._leg = None
+        return leg.sock, self._events, None
 
     def abandon(self) -> None:
-        """Reset the leg."""
+        """Reset the leg, or, if it was taken, wait for its answer no longer."""
         self._changed = None
+        if self._taken:
+            self._leg = None
         self._drop()
 
 

@@ -87,9 +87,7 @@ class Pool:
         if key == self._peer.key:
             return
         self._peer = replace(self._peer, key=key)
-        if (founder := self._forget_session()) is not None:
-            # Legs that are on their way to join may do so yet.
-            self._resources.loop.after(self._resources.settings.limits.leg_handshake, founder.let_go)
+        self._end_session()
 
     def use_address(self, address: Address) -> None:
         """Make legs to another address from now on; those that carry a connection stay."""
@@ -97,21 +95,22 @@ class Pool:
             return
         self._peer = replace(self._peer, address=address)
         self._end_session()
-        while self._idle:
-            self._idle.pop().let_go()
-        self._count_idle()
+        self._let_go_unused()
 
     def _end_session(self) -> None:
-        if (founder := self._forget_session()) is not None:
-            founder.let_go()
-
-    def _forget_session(self) -> Leg | None:
-        """Let no further leg join; gives the leg on which the right to do so hangs, if there is one."""
+        """Begin no further leg that joins; those that are on their way may do so yet: clients wait for them."""
         founder, self._session, self._founder = self._founder, None, None
         if founder is not None:
             self._making.discard(founder)
             founder.changed = nobody
-        return founder
+            self._resources.loop.after(self._resources.settings.limits.leg_handshake, founder.let_go)
+
+    def _let_go_unused(self) -> None:
+        for leg in {*self._idle, *self._making}:
+            leg.let_go()
+        self._idle.clear()
+        self._making.clear()
+        self._count_idle()
 
     @property
     def joins(self) -> bool:
@@ -223,9 +222,5 @@ class Pool:
     def close(self) -> None:
         """End the legs that nobody uses."""
         self.closed = True
-        for leg in {*self._idle, *self._making, *([self._founder] if self._founder else [])}:
-            leg.let_go()
-        self._idle.clear()
-        self._making.clear()
-        self._founder = None
-        self._count_idle()
+        self._end_session()
+        self._let_go_unused()

@@ -11,7 +11,7 @@ from ackward.gateway.loop import READ
 from ackward.gateway.relay import QUIET
 from ackward.gateway.resources import Resources
 from ackward.gateway.settings import Address, End, Listener, TransparentListener
-from ackward.gateway.sockets import Socket
+from ackward.gateway.sockets import BACKLOG, Socket
 from ackward.gateway.upstream import Attempt, Upstream
 
 #: Connections accepted at one go: then the open ones get their turn.
@@ -36,7 +36,10 @@ class Accepting:
         resources.loop.add(sock.fileno(), READ, self._ready)
 
     def _ready(self, _: int) -> None:
-        for _ in range(_AT_ONCE):
+        self._accept(_AT_ONCE)
+
+    def _accept(self, most: int) -> None:
+        for _ in range(most):
             try:
                 descriptor, client = self._sock._accept()  # type: ignore[attr-defined]
             except BlockingIOError:
@@ -66,7 +69,7 @@ class Accepting:
 
     def close(self) -> None:
         """Accept nobody any more but those who were connected by now."""
-        self._ready(READ)
+        self._accept(BACKLOG + 1)  # the kernel holds one more than it is told (sk_acceptq_is_full())
         self._resources.loop.remove(self._sock.fileno())
         self._sock.close()
 
@@ -96,12 +99,13 @@ class Entrance(Accepting):
         """A client arrives."""
         self._resources.counters.add(Count.ACCEPTED)
         if self._connections.full:
-            self._turn_away(near)
+            limit = self._resources.settings.limits.connections
+            self._turn_away(near, client, f"limits.connections = {limit} are open")
             return
         local = near.getsockname()[:2] if self.is_transparent or self.begun else None
         destination = local if self.is_transparent else self.destination
         if destination is None:
-            self._turn_away(near)  # its name was never resolved
+            self._turn_away(near, client, "the name of its target has never been resolved")
             return
         began: float | None = None
         attempt: Attempt | None = None
@@ -126,6 +130,7 @@ class Entrance(Accepting):
         """The far side refuses: so does a reset."""
         self._resources.loop.discard(near)
 
-    def _turn_away(self, near: Socket) -> None:
+    def _turn_away(self, near: Socket, client: Address, why: str) -> None:
         self._resources.counters.add(Count.BUSY)
+        self._resources.hooks.turned_away(self.name, client, why)
         near.close()

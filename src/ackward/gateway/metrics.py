@@ -34,7 +34,7 @@ _HELP = {
     Count.LEGS_USED: "legs that carried a connection",
     Count.POOL_EMPTY: "times that a leg was wanted and the pool had none",
     Count.LEGS_ACCEPTED: "legs that other gateways connected",
-    Count.LEGS_REJECTED: "legs whose peer did not prove itself",
+    Count.LEGS_REJECTED: "legs whose peer did not prove itself, or from elsewhere than exit.networks",
     Count.HANDSHAKES_DROPPED: "legs beyond the limit of unproved ones",
     Count.PIPES: "pipes that are open",
     Count.PIPES_NOT_EMPTY: "pipes that came back with bytes in them and were closed",

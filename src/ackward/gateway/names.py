@@ -1,14 +1,15 @@
 """Host names of the configuration: resolved before the start, and again and again, never where a connection waits.
 
-What a name stood for last stays in use while DNS fails; every change and every failure is told once. Only new
-connections see a change.
+What a name stood for last stays in use while DNS fails, and for as long as it is among the answers: their order is no
+change. Every change and every failure is told once. Only new connections see a change.
 """
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from ackward.gateway.config import Endpoint
 from ackward.gateway.settings import Address
@@ -19,11 +20,10 @@ EVERY = 30.0
 PATIENCE = 5.0
 
 
-def look_up(endpoint: Endpoint) -> Address:
-    """The first address of a name, in the system's order of preference (RFC 6724); raises OSError."""
+def look_up(endpoint: Endpoint) -> list[Address]:
+    """The addresses of a name, in the system's order of preference (RFC 6724), one at least; raises OSError."""
     found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-    host, port = found[0][4][:2]
-    return str(host), int(port)
+    return [(str(place[0]), int(place[1])) for *_, place in found]
 
 
 class Names:
@@ -35,13 +35,14 @@ class Names:
         say: Callable[[str], None],
         changed: Callable[[Endpoint, Address], None],
         *,
-        resolve: Callable[[Endpoint], Address] = look_up,
+        resolve: Callable[[Endpoint], Sequence[Address]] = look_up,
         every: float = EVERY,
     ) -> None:
         self._say, self._changed, self._resolve, self._every = say, changed, resolve, every
         self.resolved: dict[Endpoint, Address | None] = dict.fromkeys(endpoints)
         self._failing: set[Endpoint] = set()
-        self._first = threading.Event()
+        #: Set once nobody waits for first answers any more: from then on each is a change.
+        self._begun = threading.Event()
         self._stop = False
         self._due = threading.Event()
         # getaddrinfo() may hang for minutes: nobody waits for the end of this thread.
@@ -55,7 +56,8 @@ class Names:
         if all(endpoint.is_address for endpoint in self.resolved):
             return
         self._thread.start()
-        self._first.wait(patience)
+        self._begun.wait(patience)
+        self._begun.set()
 
     def again(self) -> None:
         """Look all of them up now."""
@@ -67,11 +69,13 @@ class Names:
         self._due.set()
 
     def _run(self) -> None:
+        # Signals are the main thread's: one that came here would end a look-up in the middle (EINTR).
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         while True:
             for endpoint in self.resolved:
                 if not endpoint.is_address:
                     self._look(endpoint)
-            self._first.set()
+            self._begun.set()
             self._due.wait(self._every)
             self._due.clear()
             if self._stop:
@@ -80,7 +84,7 @@ class Names:
     def _look(self, endpoint: Endpoint) -> None:
         before = self.resolved[endpoint]
         try:
-            now = self._resolve(endpoint)
+            answers = self._resolve(endpoint)
         except OSError as error:
             if endpoint not in self._failing:
                 self._failing.add(endpoint)
@@ -91,6 +95,7 @@ class Names:
                 )
                 self._say(f"the name {endpoint.host} does not resolve ({error.strerror or error}); {kept}")
             return
+        now = before if before is not None and before in answers else answers[0]
         if endpoint in self._failing:
             self._failing.discard(endpoint)
             self._say(f"the name {endpoint.host} resolves again: {now[0]}")
@@ -100,5 +105,5 @@ class Names:
                 self._say(
                     f"the name {endpoint.host} is {now[0]} now, no longer {before[0]}; open connections stay"
                 )
-            if self._first.is_set():
+            if self._begun.is_set():
                 self._changed(endpoint, now)

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import itertools
+import math
 import os
 import pickle
 import resource
@@ -25,16 +27,16 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
 from ackward.errors import AckwardError, Unavailable, UsageError
 from ackward.gateway import sockets
 from ackward.gateway.counters import Count, Counters
-from ackward.gateway.settings import FixedListener, Hooks, Settings
+from ackward.gateway.settings import Address, FixedListener, Hooks, Settings
 from ackward.gateway.steering import Steer, entrance, steered
-from ackward.gateway.surroundings import queue_of, surrounded
+from ackward.gateway.surroundings import Widen, queue_of, surrounded
 from ackward.gateway.targets import MOST_WORKERS
 from ackward.gateway.worker import Identity, Sockets, Worker
 from ackward.kernel.namespaces import current
@@ -45,6 +47,8 @@ _PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 #: Seconds that a worker may take to begin, or to answer.
 _PATIENCE = 20.0
 _LONGEST_ANSWER = 1 << 20
+#: The number of what a worker says first of all; requests, and the answers to them, have higher ones.
+_BEGUN = 0
 #: More workers lost within so many seconds are no accident.
 _MOST_LOST, _SOON = 5, 60.0
 
@@ -57,7 +61,7 @@ class _Process:
     control: socket.socket
 
 
-class Gateway:
+class Supervisor:
     """A running gateway: entered it serves, left it has ended and nothing of it is there any more."""
 
     def __init__(
@@ -83,6 +87,8 @@ class Gateway:
         self._losses: deque[float] = deque(maxlen=_MOST_LOST)
         self._netns = 0
         self._steer: Steer | None = None
+        self._widen: Widen | None = None
+        self._requests = itertools.count(_BEGUN + 1)
         #: What workers were told since their start, which one that replaces another has to be told, too.
         self._since_start: dict[tuple[str, ...], dict[str, Any]] = {}
         self._draining = False
@@ -102,7 +108,7 @@ class Gateway:
                 self._steer = stack.enter_context(steered(self.settings, self._netns))
                 for number, own in enumerate(opened):
                     self._steer(number, own)
-                stack.enter_context(surrounded(self.settings, self._store))
+                self._widen = stack.enter_context(surrounded(self.settings, self._store))
                 for number, own in enumerate(opened):
                     self._fork(number, own, [other for other in opened if other is not own])
             for process in self._processes:
@@ -150,11 +156,11 @@ class Gateway:
         try:
             worker = Worker(self.settings, self._hooks, own, self.counters.row(number), identity, control)
         except AckwardError as error:
-            control.send(pickle.dumps(error))
+            control.send(pickle.dumps((_BEGUN, error)))
             return 1
         gc.collect()
         gc.freeze()  # what is there now stays: the collector need not look at it again
-        control.send(pickle.dumps(None))
+        control.send(pickle.dumps((_BEGUN, None)))
         control.settimeout(0)
         worker.run()
         return 0
@@ -166,7 +172,7 @@ class Gateway:
             raise _not_begun(process, "does not answer") from error
         if not began:
             raise _not_begun(process, "ended")
-        failure = pickle.loads(began)  # noqa: S301 - our own child's words, over a socket that nobody else has
+        _, failure = pickle.loads(began)  # noqa: S301 - our own child's words, over a socket that nobody else has
         if failure is not None:
             raise failure
 
@@ -176,13 +182,18 @@ class Gateway:
         return [answer for answer in answers if answer is not None]
 
     def _ask(self, process: _Process, request: dict[str, Any]) -> dict[str, Any] | None:
-        """None: it has ended, or is about to; :meth:`wait` tells."""
+        """None: it has ended, or is about to, and :meth:`wait` tells; or it was too late, and its answer is dropped."""
+        number, answered, answer = next(self._requests), _BEGUN, None
         try:
-            process.control.send(pickle.dumps(request))
-            answer = process.control.recv(_LONGEST_ANSWER)
+            process.control.send(pickle.dumps((number, request)))
+            while answered != number:
+                said = process.control.recv(_LONGEST_ANSWER)
+                if not said:
+                    return None
+                answered, answer = pickle.loads(said)  # noqa: S301 - our own child's words
         except (BrokenPipeError, ConnectionResetError, TimeoutError):
             return None
-        return pickle.loads(answer) if answer else None  # noqa: S301 - our own child's words
+        return answer
 
     def tell(self, request: dict[str, Any]) -> None:
         """Ask, and leave the answers; workers that replace lost ones are told, too."""
@@ -192,6 +203,22 @@ class Gateway:
             kind = tuple(str(request.get(key)) for key in ("do", "listener", "peer"))
             self._since_start[kind] = request
         self.ask(request)
+
+    def peer_moved(self, name: str, address: Address) -> None:
+        """Let legs to this peer go to another address, over routes that are as wide as those to the old one were.
+
+        Raises what the remedy raises: then the legs go there, but begin slowly.
+        """
+        assert self._widen is not None
+        peers = tuple(
+            replace(peer, address=address) if peer.name == name else peer for peer in self.settings.peers
+        )
+        try:
+            if peers != self.settings.peers:
+                self.settings = replace(self.settings, peers=peers)
+                self._widen(self.settings)
+        finally:
+            self.tell({"do": "resolved", "peer": name, "address": address})
 
     @property
     def pids(self) -> list[int]:
@@ -211,14 +238,22 @@ class Gateway:
         until = None if seconds is None else time.monotonic() + seconds
         while self._processes:
             left = None if until is None else max(0.0, until - time.monotonic())
-            ready, _, _ = select.select(self.descriptors, [], [], left)
-            if not ready:
+            ended = self._ended_within(left)
+            if not ended:
                 return False
-            for process in [one for one in self._processes if one.pidfd in ready]:
+            for process in ended:
                 code = self._bury(process)
                 if code:
                     self._lost(process, code)
         return True
+
+    def _ended_within(self, seconds: float | None) -> list[_Process]:
+        """Those that have ended, after at most so long. By poll(): select() takes no descriptor above 1023."""
+        poll = select.poll()
+        for process in self._processes:
+            poll.register(process.pidfd, select.POLLIN)
+        ready = {pidfd for pidfd, _ in poll.poll(None if seconds is None else math.ceil(seconds * 1000))}
+        return [process for process in self._processes if process.pidfd in ready]
 
     def _bury(self, process: _Process) -> int:
         """Its exit code; negative: the signal that killed it."""
@@ -273,12 +308,12 @@ class Gateway:
         self.ask({"do": "stop"})
         deadline = time.monotonic() + _PATIENCE
         while self._processes:
-            ready, _, _ = select.select(self.descriptors, [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
+            ended = self._ended_within(max(0.0, deadline - time.monotonic()))
+            if not ended:
                 for process in self._processes:
                     signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
                 deadline = time.monotonic() + _PATIENCE
-            for process in [one for one in self._processes if one.pidfd in ready]:
+            for process in ended:
                 self._bury(process)
 
 

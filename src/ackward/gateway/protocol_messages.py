@@ -63,7 +63,6 @@ class Reason(IntEnum):
     REPLAYED = 5
     MALFORMED = 6
     BUSY = 7
-    DRAINING = 8
 
 
 class Option(IntFlag):

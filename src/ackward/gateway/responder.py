@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from ackward.gateway import nonces
 from ackward.gateway import protocol_messages as wire
 from ackward.gateway.protocol import Event, LegEnd, LegFailed, Opened, Ready, State
 from ackward.gateway.protocol_messages import Kind, Reason, Result
@@ -123,8 +124,10 @@ class Responder(LegEnd):
         return self._known.key
 
     def _greeted(self, hello: bytes) -> None:
-        named, _ = wire.unpack_hello(hello)
+        named, nonce = wire.unpack_hello(hello)
         key = self._know(named)
+        if nonces.is_ours(nonce):
+            raise self._fail("a HELLO of this gateway itself: its legs are led back to it", Reason.REPLAYED)
         self._first = hello
         self._challenge = wire.pack_challenge(key, hello, self._random(wire.NONCE_SIZE))
         self._out.append(self._challenge)

@@ -1,9 +1,9 @@
 """A gateway from start to end: configuration, supervisor, control socket, log, signals.
 
 SIGTERM and SIGINT drain: no new connections, the old ones finish, for at most ``limits.drain`` seconds; a second one
-ends at once. SIGHUP reads the keys anew, those that the configuration names then, and looks names up. Nothing here
-touches a payload, and nothing that fails here after the
-start touches a connection.
+ends at once. SIGHUP reads the keys anew, those that the configuration names then, and looks names up. What signals ask
+for during the start is done after it, so that the start is either undone or done. Nothing here touches a payload, and
+nothing that fails here after the start touches a connection.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,9 +29,9 @@ from ackward.gateway.control import Control
 from ackward.gateway.journal import Journal, WorkerHooks, address
 from ackward.gateway.names import Names
 from ackward.gateway.notices import notices
-from ackward.gateway.processes import Gateway as Supervisor
+from ackward.gateway.processes import Supervisor
 from ackward.gateway.settings import Address
-from ackward.gateway.status import GatewayStatus, ListenerStatus, PeerStatus
+from ackward.model.gateway_status import GatewayStatus, ListenerStatus, PeerStatus, WorkerStatus
 from ackward.report.names import visible
 
 #: How often the workers are looked at, seconds.
@@ -96,13 +96,14 @@ def run(
         journal = Journal()
         stack.callback(journal.close)
         service = _Service(config, keys, journal, log, reread or (lambda: config))
-        service.start(stack)
-        log.write(
-            f"started name={config.name} pid={os.getpid()}",
-            *(f"notice {notice}" for notice in service.notices),
-        )
-        ready()
-        service.serve()
+        with service.signals(), ExitStack() as running:
+            service.start(running)
+            log.write(
+                f"started name={config.name} pid={os.getpid()}",
+                *(f"notice {notice}" for notice in service.notices),
+            )
+            ready()
+            service.serve()
         log.write("ended")
 
 
@@ -122,8 +123,7 @@ class _Service:
 
     def start(self, stack: ExitStack) -> None:
         """Everything that can fail, before the first client."""
-        stack.callback(self._wake_reader.close)
-        stack.callback(self._wake.close)
+        stack.callback(self._write_lines)  # the workers' last ones, once they have ended
         # Before the workers: it refuses a second gateway of this name.
         self._control = Control(self._config.name, self._answer)
         stack.callback(self._control.close)
@@ -156,7 +156,7 @@ class _Service:
 
     def serve(self) -> None:
         """Until every worker has ended."""
-        with selectors.DefaultSelector() as selector, self._signals():
+        with selectors.DefaultSelector() as selector:
             selector.register(self._control.socket, selectors.EVENT_READ, self._control.serve)
             selector.register(self._wake_reader, selectors.EVENT_READ, self._carry_out)
             selector.register(self._journal.reader, selectors.EVENT_READ)
@@ -169,7 +169,6 @@ class _Service:
                 if self._ending or (self._deadline is not None and time.monotonic() > self._deadline):
                     self._log.write("ended before all connections were")
                     break
-        self._write_lines()
 
     def _gather(self, selector: selectors.BaseSelector, ready: set[object]) -> None:
         """Write a line at once; those that follow close behind together: a wake-up for each would cost the workers."""
@@ -187,7 +186,8 @@ class _Service:
     # What other threads and signal handlers ask for is done in the loop.
 
     @contextmanager
-    def _signals(self) -> Iterator[None]:
+    def signals(self) -> Iterator[None]:
+        """Hear signals: from before the start until all is undone, or one would end it half way."""
         orders = {
             signal.SIGTERM: self._drain,
             signal.SIGINT: self._drain,
@@ -202,13 +202,13 @@ class _Service:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            self._wake_reader.close()
+            self._wake.close()
 
     def _later(self, order: Callable[[], None]) -> None:
         self._wanted.append(order)
-        try:
+        with suppress(OSError):  # it is awake, or has ended
             self._wake.send(b"!")
-        except BlockingIOError:
-            return  # it is awake
 
     def _carry_out(self) -> None:
         self._wake_reader.recv(4096)
@@ -224,12 +224,15 @@ class _Service:
     def _redirect(self, endpoint: Endpoint, now: Address) -> None:
         for number, listen in enumerate(self._config.listen):
             if listen.target == endpoint:
-                self._supervisor.tell(
-                    {"do": "resolved", "listener": listener_name(number, listen), "address": now}
-                )
+                self._supervisor.tell({"do": "resolved", "listener": number, "address": now})
         for name, peer in self._config.peers.items():
             if peer.address == endpoint:
-                self._supervisor.tell({"do": "resolved", "peer": name, "address": now})
+                try:
+                    self._supervisor.peer_moved(name, now)
+                except AckwardError as error:
+                    self._log.write(
+                        visible(f"the step window is not in force, legs to {name} begin slowly: {error}")
+                    )
 
     def _drain(self) -> None:
         if self._deadline is not None:
@@ -298,7 +301,7 @@ class _Service:
                 for name, peer in config.peers.items()
             ],
             counters=self._supervisor.counters.as_dict(),
-            workers=self._supervisor.ask({"do": "status"}),
+            workers=[WorkerStatus.model_validate(one) for one in self._supervisor.ask({"do": "status"})],
         )
 
     def _shown(self, endpoint: Endpoint | None) -> str | None:

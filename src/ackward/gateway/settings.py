@@ -5,8 +5,8 @@ Addresses are numeric: names are resolved by the supervisor, never by a worker, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -97,8 +97,14 @@ class Hooks(Protocol):
     def stuck(self, record: StuckRecord) -> None:
         """A connection does not get on, or does again."""
 
+    def turned_away(self, listener: str, client: Address, why: str) -> None:
+        """A client gets nothing here, for a reason that lies with this gateway."""
+
     def permits(self, peer: str, wanted: Open) -> bool:
         """Whether this peer may have a connection to there."""
+
+    def recount(self) -> None:
+        """Tell what was only counted since this was called last: now and then, and at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +165,8 @@ class TransparentListener:
     """All addresses of ``network`` (CIDR), as they come in at ``interface``; the destination is the client's own.
 
     ``ports`` are ranges, first and last; ``keep_client``: the far connection comes from the client's address.
+    ``returns``: where this gateway makes these itself, the clients' networks, and the interface at which the answers
+    to them come in.
     """
 
     name: str
@@ -168,6 +176,7 @@ class TransparentListener:
     peer: str = ""
     faithful: bool = False
     keep_client: bool = False
+    returns: tuple[tuple[str, str], ...] = ()
 
 
 Listener = FixedListener | TransparentListener
@@ -196,10 +205,10 @@ class PeerSettings:
 
 @dataclass(frozen=True, slots=True)
 class ExitSettings:
-    """Where legs arrive, from ``networks`` (CIDRs): the routes to there get the initial window.
+    """Where legs arrive, from ``networks`` alone (CIDRs; none: anywhere); the routes to there get the initial window.
 
-    ``keep_client``: connections from the clients' own addresses are made for entries that ask for it; ``returns``: the
-    networks of these clients, and the interface at which the answers to them come in.
+    ``returns``: the networks of clients, and the interface at which the answers to them come in; without any,
+    connections from the clients' own addresses are refused.
     """
 
     bind: Address
@@ -208,7 +217,6 @@ class ExitSettings:
     congestion: str = ""
     mptcp: bool = False
     mss: int | None = None
-    keep_client: bool = False
     returns: tuple[tuple[str, str], ...] = ()
 
 
@@ -224,24 +232,3 @@ class Settings:
     limits: Limits = Limits()
     workers: int = 1
     segments: int = 1000
-
-
-@dataclass(slots=True)
-class QuietHooks:
-    """Hooks for a gateway without anybody who listens; ``allow`` decides at the exit."""
-
-    allow: Callable[[str, Open], bool] = lambda _peer, _wanted: False
-    records: list[ConnectionRecord] = field(default_factory=list)
-
-    def ended(self, record: ConnectionRecord) -> None:
-        """Nobody is told."""
-
-    def leg_failed(self, failure: LegFailure) -> None:
-        """Nobody is told."""
-
-    def stuck(self, record: StuckRecord) -> None:
-        """Nobody is told."""
-
-    def permits(self, peer: str, wanted: Open) -> bool:
-        """As ``allow`` says."""
-        return self.allow(peer, wanted)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import _socket
 import errno
-import os
 import socket
 import struct
 from contextlib import suppress
@@ -16,10 +15,10 @@ from functools import cache
 
 from ackward.errors import PrivilegeMissing, Unavailable, UsageError
 from ackward.gateway.settings import Address, Limits, PeerSettings
+from ackward.model.tcp_constants import IPPROTO_MPTCP
 
 Socket = _socket.socket
 
-IPPROTO_MPTCP = 262  # include/uapi/linux/in.h
 # include/uapi/asm-generic/socket.h, include/uapi/linux/in.h, in6.h
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75
@@ -28,7 +27,7 @@ _USUAL_LINGER = struct.pack("ii", 0, 0)
 
 _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT = 10, 0
 
-_BACKLOG = 4096
+BACKLOG = 4096
 _TCP_FASTOPEN_CONNECT = 30  # include/uapi/linux/tcp.h
 #: Legs whose SYN brought bytes and whose handshake is not done; beyond it bytes wait for the handshake.
 _FAST_OPENS = 1024
@@ -76,8 +75,9 @@ def set_urgent_options(sock: Socket) -> None:
     FIN would let half an answer look like all of it.
     """
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-    # Urgent data is data (RFC 6093): without this the byte would be taken out of the stream.
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+    if sock.proto != IPPROTO_MPTCP:  # it knows no urgent data, and refuses
+        # Urgent data is data (RFC 6093): without this the byte would be taken out of the stream.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
@@ -119,11 +119,10 @@ def listening(
     Raises an error that names the cause.
     """
     host, port = address
-    sock = Socket(
-        family_of(host),
-        socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,
-        IPPROTO_MPTCP if mptcp else 0,
-    )
+    try:
+        sock = _made(host, mptcp=mptcp)
+    except OSError as error:
+        raise _not_listening(error, address) from error
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if not alone:
@@ -143,7 +142,7 @@ def listening(
         if fast_open and not mptcp:
             # Without effect unless net.ipv4.tcp_fastopen allows it.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, _FAST_OPENS)
-        sock.listen(_BACKLOG)
+        sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         raise _not_listening(error, address) from error
@@ -151,6 +150,17 @@ def listening(
         sock.close()
         raise
     return sock
+
+
+def _made(host: str, *, mptcp: bool) -> Socket:
+    """Raises OSError, in words where the host lacks MPTCP."""
+    kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    try:
+        return Socket(family_of(host), kind, IPPROTO_MPTCP if mptcp else 0)
+    except OSError as error:
+        if not mptcp:
+            raise
+        raise OSError(error.errno, "this host has no MPTCP, or net.mptcp.enabled=0") from error
 
 
 def _not_listening(error: OSError, address: Address) -> Exception:
@@ -170,9 +180,7 @@ def _not_listening(error: OSError, address: Address) -> Exception:
         )
     if error.errno in (errno.EACCES, errno.EPERM):
         return PrivilegeMissing.for_this_command(f"{where} may not be listened on", consequence=started)
-    return Unavailable(
-        f"{where} cannot be listened on ({os.strerror(error.errno or 0)})", consequence=started
-    )
+    return Unavailable(f"{where} cannot be listened on ({error.strerror or error})", consequence=started)
 
 
 def be_transparent(sock: Socket, family: int) -> None:
@@ -203,12 +211,7 @@ def connecting(
     and takes them along (RFC 7413), from the second leg on. The leg protocol bears what may happen to them: a JOIN
     that comes twice is refused.
     """
-    family = family_of(address[0])
-    sock = Socket(
-        family,
-        socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,
-        IPPROTO_MPTCP if leg and leg.mptcp else 0,
-    )
+    sock = _made(address[0], mptcp=leg is not None and leg.mptcp)
     try:
         set_urgent_options(sock)
         set_receive_buffer(sock, buffer)
@@ -219,7 +222,7 @@ def connecting(
             if leg.mss:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, leg.mss)
         if source is not None:
-            be_transparent(sock, family)
+            be_transparent(sock, family_of(address[0]))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(source)
         if leg is not None and not leg.mptcp:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from ipaddress import ip_address, ip_network
 
 from ackward import remedies
@@ -13,7 +13,7 @@ from ackward.gateway.targets import targets_of
 from ackward.kernel import background
 from ackward.kernel.namespaces import current
 from ackward.model.gateways import Diverted, GatewayScope, Queued, Widened
-from ackward.model.plan import Refusal
+from ackward.model.plan import Receipt, Refusal
 from ackward.remedies.receipts import Receipts
 
 NAME = "gateway"
@@ -57,10 +57,12 @@ def _diverted(settings: Settings) -> Iterator[Diverted]:
                 yield Diverted(
                     network=listener.network, interface=listener.interface, first_port=first, last_port=last
                 )
-    for exit_ in settings.exits:
-        # Answers to connections that were made from the clients' own addresses.
-        for network, interface in exit_.returns:
-            yield Diverted(network=network, interface=interface)
+    # Answers to connections that were made from the clients' own addresses.
+    returns = [one for place in settings.exits for one in place.returns]
+    for listener in settings.listeners:
+        returns += () if isinstance(listener, FixedListener) else listener.returns
+    for network, interface in dict.fromkeys(returns):
+        yield Diverted(network=network, interface=interface)
 
 
 def _widened(settings: Settings) -> Iterator[Widened]:
@@ -74,27 +76,52 @@ def _widened(settings: Settings) -> Iterator[Widened]:
         yield Widened(network=network, segments=settings.segments)
 
 
+#: Widens the routes to the peers' addresses of these settings instead of those before. Raises what the remedy raises.
+Widen = Callable[[Settings], None]
+
+
+class _Part:
+    """Changes with a receipt of their own."""
+
+    def __init__(self, store: Receipts) -> None:
+        self._remedy, self._store = remedies.load(NAME), store
+        self._receipt: Receipt | None = None
+
+    def make(self, scope: GatewayScope) -> None:
+        if not (scope.diverted or scope.queued or scope.widened):
+            return
+        plan = self._remedy.plan(current(), scope)
+        if isinstance(plan, Refusal):
+            raise plan.as_error()
+        self._receipt = self._remedy.apply(plan, self._store)
+
+    def take_back(self) -> None:
+        if self._receipt is not None:
+            self._remedy.undo(self._receipt, self._store)
+            self._receipt = None
+
+
 @contextmanager
-def surrounded(settings: Settings, store: Receipts) -> Iterator[None]:
+def surrounded(settings: Settings, store: Receipts) -> Iterator[Widen]:
     """Make the changes until the end; take back first what killed gateways left. Raises what the remedy raises."""
-    remedy = remedies.load(NAME)
     pid = os.getpid()
     start_time = background.start_time_of(pid)
     assert start_time is not None
     scope = scope_of(settings, pid, start_time)
-    if not (scope.diverted or scope.queued or scope.widened):
-        yield
-        return
-    clear_dead(store)
-    plan = remedy.plan(current(), scope)
-    if isinstance(plan, Refusal):
-        raise plan.as_error()
-    receipt = remedy.apply(plan, store)
-    try:
-        yield
-    finally:
-        if receipt is not None:
-            remedy.undo(receipt, store)
+    if scope.diverted or scope.queued or scope.widened:
+        clear_dead(store)
+    comings, windows = _Part(store), _Part(store)
+
+    def widen(settings: Settings) -> None:
+        windows.take_back()  # first: two peers may share a route
+        windows.make(scope_of(settings, pid, start_time).model_copy(update={"diverted": (), "queued": ()}))
+
+    with ExitStack() as stack:
+        for part in (comings, windows):
+            stack.callback(part.take_back)
+        comings.make(scope.model_copy(update={"widened": ()}))
+        widen(settings)
+        yield widen
 
 
 def clear_dead(store: Receipts) -> None:

@@ -41,6 +41,15 @@ class Target:
             self.network
         )
 
+    def overlaps(self, other: Target) -> bool:
+        """Whether both may be meant by one address and port."""
+        one, two = ip_network(self.network), ip_network(other.network)
+        return (
+            one.version == two.version
+            and one.overlaps(two)
+            and max(self.first_port, other.first_port) <= min(self.last_port, other.last_port)
+        )
+
     def pack(self) -> bytes:
         """As the kernel has it. Raises :class:`UsageError` when there is no such interface."""
         network = ip_network(self.network)
@@ -87,6 +96,19 @@ def targets_of(listeners: tuple[Listener, ...]) -> list[Target]:
             next_step="join ranges, or run a second gateway",
         )
     return found
+
+
+def uncertain(targets: list[Target]) -> set[int]:
+    """Numbers of those whose connections are another listener's if they come in at another interface."""
+    return {
+        number
+        for number, one in enumerate(targets)
+        for other in targets[number + 1 :]
+        if one.interface
+        and other.interface != one.interface
+        and other.listener != one.listener
+        and one.overlaps(other)
+    }
 
 
 def load(program: Object, targets: list[Target], *, netns: int, workers: int, worker: int = 0) -> None:

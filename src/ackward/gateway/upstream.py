@@ -58,10 +58,13 @@ class Attempt(Protocol):
         """Call ``changed`` whenever one of the three has changed."""
 
     def take(self) -> tuple[Socket, int | None, Gate | None]:
-        """The socket of a usable attempt, what the loop watches it for, and what comes before its payload."""
+        """The socket of a usable attempt, what the loop watches it for, and what comes before its payload.
+
+        With a gate it is not answered yet: the watcher is told when it is, or has failed, and ends the socket then.
+        """
 
     def abandon(self) -> None:
-        """Nobody wants it any more. Also after it failed."""
+        """Nobody wants it any more. Also after it failed, or was taken: then its watcher is not told any more."""
 
 
 class Upstream(Protocol):

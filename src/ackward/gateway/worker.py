@@ -1,7 +1,7 @@
 """One worker: a process with a loop, made from the settings, until it is drained.
 
-The supervisor's requests come over a socket, and each gets an answer: ``drain``, ``stop``, ``status``, ``keys`` and
-``resolved``; :meth:`Worker.answer` is the list.
+The supervisor's requests come over a socket, numbered, and each gets an answer of its number: ``drain``, ``stop``,
+``status``, ``keys`` and ``resolved``; :meth:`Worker.answer` is the list.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ackward.gateway.loop import READ, Loop
 from ackward.gateway.pipes import Pipes
 from ackward.gateway.resources import Resources
 from ackward.gateway.responder import Door
-from ackward.gateway.settings import Address, FixedListener, Hooks, Settings
+from ackward.gateway.settings import Address, Hooks, Settings
 from ackward.gateway.sockets import Socket
 from ackward.gateway.targets import targets_of
 from ackward.gateway.unacknowledged import Unacknowledged
@@ -35,6 +35,8 @@ _LONGEST_REQUEST = 1 << 18
 _NAMED = 100
 #: How often a worker that drains looks whether it is done, in seconds.
 _DRAIN_LOOK = 0.05
+#: How often what was only counted is told, in seconds.
+_RECOUNT = 60.0
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ class Worker:
         ]
         self.begun: list[Early | Holding] = [*self._early(), *self._holding()]
         self.loop.add(self.control.fileno(), READ, self._requested)
+        self.loop.after(_RECOUNT, self._recount)
 
     def _upstream(self, peer: str, direct: Direct) -> Upstream:
         return self.pools[peer] if peer else direct
@@ -143,6 +146,10 @@ class Worker:
         self.loop.run()
         self.close()
 
+    def _recount(self) -> None:
+        self.hooks.recount()
+        self.loop.after(_RECOUNT, self._recount)
+
     def close(self) -> None:
         """End everything that is left; connections that are open get a reset."""
         self._close_doors()
@@ -153,6 +160,7 @@ class Worker:
             pool.close()
         self.loop.close()
         self.resources.pipes.close()
+        self.hooks.recount()
 
     def _close_doors(self) -> None:
         for door in (*self.entrances.values(), *self.doors):
@@ -190,7 +198,8 @@ class Worker:
             self.loop.stop()  # the supervisor is gone
             return
         # The supervisor's words, over a socket that nobody else has.
-        self.control.send(pickle.dumps(self.answer(pickle.loads(request))))  # noqa: S301
+        number, wanted = pickle.loads(request)  # noqa: S301
+        self.control.send(pickle.dumps((number, self.answer(wanted))))
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Do what is asked."""
@@ -207,19 +216,14 @@ class Worker:
                     door.use_keys(accepted)
                 for name, pool in self.pools.items():
                     pool.use_key(used[name])
-            case {"do": "resolved", "listener": str(name), "address": (str(host), int(port))}:
-                self._redirect(name, (host, port))
+            case {"do": "resolved", "listener": int(number), "address": (str(host), int(port))}:
+                # New connections go there; those that are open stay where they are.
+                self.entrances[number].destination = (host, port)
             case {"do": "resolved", "peer": str(name), "address": (str(host), int(port))}:
                 self.pools[name].use_address((host, port))
             case _:
                 done["error"] = f"unknown request {request.get('do')!r}"
         return done
-
-    def _redirect(self, name: str, destination: Address) -> None:
-        """New connections go there; those that are open stay where they are."""
-        for entrance, listener in zip(self.entrances.values(), self.settings.listeners, strict=True):
-            if listener.name == name and isinstance(listener, FixedListener):
-                entrance.destination = destination
 
     def _stuck(self) -> Iterator[tuple[Connection, Address, float, Unacknowledged]]:
         for one in self.connections:

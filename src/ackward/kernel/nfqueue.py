@@ -19,7 +19,7 @@ _SUBSYSTEM = 3 << 8  # NFNL_SUBSYS_QUEUE, include/uapi/linux/netfilter/nfnetlink
 _PACKET, _VERDICT, _CONFIG = 0, 1, 2  # NFQNL_MSG_*
 _CFG_COMMAND, _CFG_PARAMETERS, _CFG_LENGTH, _CFG_MASK, _CFG_FLAGS = 1, 2, 3, 4, 5  # NFQA_CFG_*
 _GSO = 1 << 2  # NFQA_CFG_F_GSO
-_PACKET_HEADER, _VERDICT_HEADER, _PAYLOAD = 1, 2, 10  # NFQA_*
+_PACKET_HEADER, _VERDICT_HEADER, _INTERFACE, _PAYLOAD = 1, 2, 5, 10  # NFQA_*; 5: IFINDEX_INDEV
 _BIND, _COPY_PACKET = 1, 2
 _SOL_NETLINK, _NO_ENOBUFS, _SO_RCVBUFFORCE = 270, 5, 33
 #: struct nfgenmsg after struct nlmsghdr: that is where a message's attributes begin.
@@ -84,8 +84,8 @@ class Queues:
         if error:
             raise OSError(-error, f"NFQUEUE {queue}: {os.strerror(-error)}")
 
-    def arrived(self) -> Iterator[tuple[int, int, bytes]]:
-        """Everything that waits: (queue, packet id, the packet's first bytes)."""
+    def arrived(self) -> Iterator[tuple[int, int, int, bytes]]:
+        """Everything that waits: (queue, packet id, number of the interface it came in at, its first bytes)."""
         while True:
             try:
                 data = self.socket.recv(1 << 17)
@@ -108,14 +108,16 @@ class Queues:
         self.socket.close()
 
 
-def _packet(message: bytes) -> tuple[int, int, bytes]:
+def _packet(message: bytes) -> tuple[int, int, int, bytes]:
     (queue,) = struct.unpack_from("!H", message, 18)
-    offset, identity, payload = _ATTRIBUTES, 0, b""
+    offset, identity, interface, payload = _ATTRIBUTES, 0, 0, b""
     while offset < len(message):
         length, kind = struct.unpack_from("=HH", message, offset)
         if kind & 0x7FFF == _PACKET_HEADER:
             (identity,) = struct.unpack_from("!I", message, offset + 4)
+        elif kind & 0x7FFF == _INTERFACE:
+            (interface,) = struct.unpack_from("!I", message, offset + 4)
         elif kind & 0x7FFF == _PAYLOAD:
             payload = message[offset + 4 : offset + length]
         offset += (length + 3) & ~3
-    return queue, identity, payload
+    return queue, identity, interface, payload

@@ -23,8 +23,11 @@ _NO_ACCESS = 4
 def specification(
     *, network: str, interface: str, first_port: int, last_port: int, queue: int
 ) -> tuple[str, ...]:
-    """The rule's words. ``--queue-bypass``: without a listener at the queue the SYNs pass."""
-    at = ("-i", interface) if interface else ()
+    """The rule's words. ``--queue-bypass``: without a listener at the queue the SYNs pass.
+
+    ``interface`` empty: addresses of this host alone, wherever it comes in; not what is forwarded.
+    """
+    at = ("-i", interface) if interface else ("-m", "addrtype", "--dst-type", "LOCAL")
     return (
         *at, "-d", network, "-p", "tcp", "--syn", "--dport", f"{first_port}:{last_port}",
         "-m", "comment", "--comment", _COMMENT, "-j", "NFQUEUE", "--queue-num", str(queue), "--queue-bypass",
@@ -51,7 +54,8 @@ def add(namespace: Namespace, family: int, rule: tuple[str, ...]) -> None:
         raise Unavailable(
             f"{_TABLES[family]} refuses an NFQUEUE rule: {_complaint(done)}",
             consequence="SYNs cannot be held",
-            next_step="use a kernel with CONFIG_NETFILTER_XT_TARGET_NFQUEUE, or `optimistic`",
+            next_step="use a kernel with CONFIG_NETFILTER_XT_TARGET_NFQUEUE and CONFIG_NETFILTER_XT_MATCH_ADDRTYPE, "
+            "or `optimistic`",
         )
 
 

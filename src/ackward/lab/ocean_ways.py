@@ -8,15 +8,16 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ackward.errors import Unavailable
-from ackward.kernel.namespaces import Namespace, command_inside
+from ackward.kernel import leftovers
+from ackward.kernel.namespaces import Namespace
 from ackward.kernel.sockets import listening_ports
+from ackward.lab import programs
 from ackward.lab.ocean_hosts import ADDRESS, Distances, Ocean
 from ackward.lab.topology import run_on
 from ackward.model.ocean import Way
@@ -25,7 +26,7 @@ from ackward.predict.split import MSS
 PORT = 7000
 _LEG_PORT = 7001
 #: Bytes of a socket's buffer, its overhead included: the gateway's own defaults.
-NEAR_BUFFER, LEG_BUFFER = 2_000_000, 5_000_000
+NEAR_BUFFER, LEG_BUFFER = 2_000_000, 4_900_000
 _START_SECONDS = 20.0
 #: The command line, as a user would call it: the lab knows the gateway by nothing else.
 _ACKWARD = [sys.executable, "-c", "from ackward.cli.main import main; main()", "gateway"]
@@ -103,7 +104,7 @@ def way_across(ocean: Ocean, way: Way) -> Iterator[str]:
         yield ADDRESS["server"]
         return
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ackward-ocean-")))
+        directory = Path(stack.enter_context(leftovers.directory("ocean")))
         if way is Way.HAPROXY:
             _haproxies(stack, ocean, directory)
         else:
@@ -181,7 +182,7 @@ def _is_ready(name: str, *, pool: bool) -> bool:
 def _started(stack: ExitStack, host: Namespace, argv: list[str], ready: Callable[[], bool]) -> None:
     """A process in ``host`` until the end, once it is ready."""
     process = subprocess.Popen(
-        command_inside(host, argv), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        programs.inside(host, argv), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     stack.callback(_end, process)
     deadline = time.monotonic() + _START_SECONDS
