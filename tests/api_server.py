@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from aiohttp import web
+
+from ackward.kernel.namespaces import Namespace, call_inside, current
 
 
 @dataclass
@@ -184,8 +187,8 @@ def _json(document: dict, code: int = 200) -> web.Response:
 
 
 @contextmanager
-def api_server(token: str | None = None) -> Iterator[Api]:
-    """Serve on a free port of the loopback until the end."""
+def api_server(token: str | None = None, host: Namespace | None = None) -> Iterator[Api]:
+    """Serve on a free port of the loopback until the end: of this host, or of another one."""
     loop = asyncio.new_event_loop()
     api = Api(token=token)
     api._loop = loop
@@ -197,7 +200,8 @@ def api_server(token: str | None = None) -> Iterator[Api]:
         application.router.add_get("/api/v1/pods", api.answer)
         runner = web.AppRunner(application, shutdown_timeout=1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        listener = call_inside(host or current(), socket.create_server, ("127.0.0.1", 0))
+        site = web.SockSite(runner, listener)
         await site.start()
         api.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         return runner

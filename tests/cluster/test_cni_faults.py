@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,10 +17,10 @@ from pathlib import Path
 import pytest
 from tests.cluster.cni_runtime import ASKS, Agent, quick, unicast, wired_pod
 from tests.kernel.quickack_hosts import eventually, ip, routing
-from tests.unit.stub_runs import RESULT, configuration, run, stub
+from tests.unit.stub_runs import RESULT, Run, configuration, run, stub
 
 from ackward import remedies
-from ackward.errors import Unavailable
+from ackward.errors import Refused, Unavailable
 from ackward.kernel.namespaces import Namespace
 from ackward.model.plan import State
 from ackward.node import requests
@@ -65,16 +66,51 @@ def fill(disk: Path) -> None:
 
 
 def test_a_namespace_that_is_gone_or_none(agent: Agent, tmp_path: Path) -> None:
+    """The specification's error 4, as far as it can be told for certain: the runtime has none there either."""
     plain = tmp_path / "file"
     plain.touch()
     with agent.running():
-        for netns in ("/run/netns/ackward-never-was", str(plain), "/proc/self/ns/mnt", "relative", "12"):
-            for asks in (ASKS, {}):
-                error = run("ADD", configuration(agent.socket, asks), netns=netns).error
+        for netns in ("/run/netns/ackward-never-was", str(plain), "relative", "12"):
+            for command in ("ADD", "CHECK"):
+                error = run(command, configuration(agent.socket, ASKS), netns=netns).error
                 assert (error["code"], "CNI_NETNS" in error["msg"]) == (4, True), netns
-            assert run("CHECK", configuration(agent.socket, ASKS), netns=netns).error["code"] == 4
             assert run("DEL", configuration(agent.socket, ASKS), netns=netns).code == 0
+        assert agent.served[-1].command == "DEL"
+        assert run("ADD", configuration(agent.socket, ASKS), netns="").error["code"] == 4
     assert agent.pods.all() == []
+
+
+def test_a_namespace_that_the_agent_does_not_see_keeps_no_pod_from_starting(
+    agent: Agent, here: Namespace
+) -> None:
+    """As in a container without the runtime's mounts: the stub sees it, the agent does not."""
+    with private_mount(here) as (unseen, shown), agent.running():
+
+        def ask(command: str, annotations: dict[str, str], policy: str) -> Run:
+            stdin = configuration(agent.socket, annotations, failurePolicy=policy)
+            return run(command, stdin, netns=unseen, argv=[*shown, *stub()])
+
+        for policy in ("open", "closed"):
+            done = ask("ADD", {}, policy)
+            assert (done.code, json.loads(done.out)) == (0, RESULT)
+            assert (agent.served[-1].problems, ask("CHECK", {}, policy).code) == ((), 0)
+        done = ask("ADD", ASKS, "open")
+        assert (done.code, json.loads(done.out)) == (0, RESULT)
+        assert "no network namespace" in agent.served[-1].problems[0]
+        assert ask("ADD", ASKS, "closed").error["code"] == 101
+        assert ask("CHECK", ASKS, "open").error["code"] == 100
+        assert ask("DEL", ASKS, "open").code == 0
+    assert agent.pods.all() == []
+
+
+@contextmanager
+def private_mount(namespace: Namespace) -> Iterator[tuple[str, list[str]]]:
+    """A path that leads to the namespace only for what runs behind the command: in a mount namespace of its own."""
+    with tempfile.TemporaryDirectory(prefix="ackward-tests-") as directory:
+        place = Path(directory) / "netns"
+        script = 'mount -t tmpfs none "$1" && touch "$2" && mount --bind "$3" "$2" && shift 3 && exec "$@"'
+        inside = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"]
+        yield str(place), [*inside, directory, str(place), str(namespace.path)]
 
 
 def test_the_node_itself_is_no_pod(agent: Agent) -> None:
@@ -391,7 +427,6 @@ def test_a_handler_that_fails_is_no_answer(tmp_path: Path) -> None:
 def test_only_root_may_ask(agent: Agent) -> None:
     with agent.running():
         assert agent.socket.stat().st_mode & 0o777 == 0o600
-        assert agent.directory.stat().st_mode & 0o777 == 0o700
         for path in (
             agent.socket,
             *[parent for parent in agent.socket.parents if parent.is_relative_to("/tmp")],
@@ -408,6 +443,22 @@ assert made.recv(1) == b""
         subprocess.run([sys.executable, "-c", code], check=True)
     assert any("user 65534" in words for words in agent.troubles)
     assert agent.served == []
+
+
+def test_a_directory_that_was_there_keeps_its_mode_and_others_may_not_write_in_it(tmp_path: Path) -> None:
+    agent = Agent(tmp_path / "node")
+    with agent.running():
+        assert agent.directory.stat().st_mode & 0o7777 == 0o700
+    agent.directory.chmod(0o755)
+    with agent.running():
+        assert agent.directory.stat().st_mode & 0o7777 == 0o755
+    for mode, owner in ((0o1777, 0), (0o775, 0), (0o700, 65534)):
+        agent.directory.chmod(mode)
+        os.chown(agent.directory, owner, -1)
+        with pytest.raises(Refused, match="others may write"):
+            Server(agent.socket, agent.commands, agent.troubles.append).open()
+        assert agent.directory.stat().st_mode & 0o7777 == mode
+    assert not agent.socket.exists()
 
 
 def test_one_agent_at_a_time_and_a_dead_ones_place_is_taken(agent: Agent) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -64,6 +65,44 @@ def test_uninstall_leaves_the_node_as_it_was(node: Node) -> None:
     assert tree(node.root) == before
     assert not node.run.exists()
     assert node.ackward("uninstall").stdout.strip() == "nothing of ackward was on this node."
+
+
+def test_in_a_directory_of_others_only_ours_goes(node: Node) -> None:
+    node.run.mkdir(mode=0o755)
+    node.run.chmod(0o755)
+    (node.run / "receipts").mkdir()
+    (node.run / "receipts/quickack.json").write_text("another remedy's")
+    before = tree(node.run)
+    assert node.ackward("install").returncode == 0
+    with node.agent() as agent:
+        agent.end(signal.SIGKILL)
+    (node.run / "missed").mkdir(mode=0o700)
+    (node.run / "missed/c.eth0").touch()
+    done = node.ackward("uninstall")
+    assert (done.returncode, f"{node.run / 'agent.sock'} removed" in done.stdout) == (0, True)
+    assert tree(node.run) == before
+    assert [path.name for path in node.run.iterdir()] == ["receipts"]
+    assert node.run.stat().st_mode & 0o7777 == 0o755
+    assert node.ackward("uninstall").stdout.strip() == "nothing of ackward was on this node."
+
+
+@pytest.mark.parametrize("command", ["install", "agent"])
+@pytest.mark.parametrize("name", ['run"dir', "run\\dir", "caf\u00e9", "x" * 100])
+def test_a_directory_whose_socket_the_stub_could_not_find_is_refused(
+    node: Node, name: str, command: str
+) -> None:
+    node.run = node.root / name
+    done = node.ackward(command)
+    assert (done.returncode, "no path for the agent's socket" in done.stderr) == (2, True)
+    assert (node.list.read_text(), node.bin.exists(), node.run.exists()) == (LIST, False, False)
+
+
+def test_a_directory_where_others_may_write_is_refused(node: Node) -> None:
+    node.run.mkdir()
+    node.run.chmod(0o1777)
+    done = node.ackward("install")
+    assert (done.returncode, "others may write" in done.stderr) == (2, True)
+    assert (node.list.read_text(), node.bin.exists()) == (LIST, False)
 
 
 def test_uninstall_reaches_a_pod_whose_record_cannot_be_read(node: Node) -> None:

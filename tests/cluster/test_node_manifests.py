@@ -49,6 +49,23 @@ def pod_specs(objects: list[dict]) -> list[dict]:
     ]
 
 
+def settings(objects: list[dict], container: dict) -> dict[str, str]:
+    """The variables of a container, as `kubectl exec` passes them on too."""
+    maps = {one["metadata"]["name"]: one["data"] for one in objects if one["kind"] == "ConfigMap"}
+    found: dict[str, str] = {}
+    for source in container.get("envFrom", []):
+        found |= maps[source["configMapRef"]["name"]]
+    return found | {one["name"]: one.get("value", "") for one in container.get("env", [])}
+
+
+def hosts_path(spec: dict, container: dict, path: Path) -> Path:
+    """Where on the node a path in a container is."""
+    node = {volume["name"]: Path(volume["hostPath"]["path"]) for volume in spec["volumes"]}
+    mounted = {Path(mount["mountPath"]): node[mount["name"]] for mount in container["volumeMounts"]}
+    place = max((one for one in mounted if path.is_relative_to(one)), key=lambda one: len(one.parts))
+    return mounted[place] / path.relative_to(place)
+
+
 @pytest.mark.parametrize("name", KUSTOMIZATIONS)
 def test_it_is_valid_from_the_oldest_to_the_newest_schema(name: str) -> None:
     assert len(SCHEMAS) > 5
@@ -82,15 +99,17 @@ def test_every_container_has_limits_and_no_more_rights_than_it_names(name: str) 
 
 @pytest.mark.parametrize("name", KUSTOMIZATIONS)
 def test_its_command_lines_are_ones_that_ackward_takes(name: str) -> None:
-    options = {
-        option for one in get_command(command.app).commands.values() for p in one.params for option in p.opts
-    }
-    for spec in pod_specs(rendered(name)):
+    parameters = [p for one in get_command(command.app).commands.values() for p in one.params]
+    options = {option for parameter in parameters for option in parameter.opts}
+    variables = {parameter.envvar for parameter in parameters}
+    objects = rendered(name)
+    for spec in pod_specs(objects):
         for container in [*spec.get("initContainers", []), *spec["containers"]]:
             words = [*container["command"], *container.get("args", [])]
             if words[:2] == ["ackward", "node"]:
                 assert words[2] in ("agent", "uninstall")
                 assert {word.partition("=")[0] for word in words[3:]} <= options
+                assert settings(objects, container).keys() <= variables
 
 
 def test_only_the_daemon_form_may_ask_the_api_server_and_only_for_pods() -> None:
@@ -116,23 +135,55 @@ def test_only_the_daemon_form_may_ask_the_api_server_and_only_for_pods() -> None
 def test_paths_are_those_of_the_program() -> None:
     places = Places()
     base = rendered("base")
-    settings = of_kind(base, "ConfigMap")["data"]
-    assert settings["CNI_CONF_DIR"] == str(places.configuration)
-    assert settings["CNI_BIN_DIR"] == str(places.binaries)
     (spec,) = pod_specs(base)
     (agent,) = spec["containers"]
-    mounted = {mount["mountPath"]: mount["name"] for mount in agent["volumeMounts"]}
-    node = {volume["name"]: volume["hostPath"]["path"] for volume in spec["volumes"]}
+    variables = settings(base, agent)
     # What the stub and the runtime look for lies at the same path inside and outside.
-    for path in (places.configuration, places.binaries, places.run.parent, Path("/run/netns")):
-        assert node[mounted[str(path)]] == str(path)
-    inside = next(word for word in agent["args"] if word.startswith("--marker=")).partition("=")[2]
-    assert node[mounted[str(Path(inside).parent)]] == "/run"
+    for path in (places.configuration, places.binaries, places.run, Path("/run/netns")):
+        assert hosts_path(spec, agent, path) == path
+    marker = hosts_path(spec, agent, Path(variables["ACKWARD_MARKER"]))
+    assert marker == Path("/run") / places.marker.relative_to("/var/run")
     pod = of_kind(rendered("testpod"), "Pod")
     assert pod["spec"]["volumes"][0]["hostPath"] == {"path": str(places.marker), "type": "File"}
-    assert f"/run/{Path(inside).name}" == str(places.marker).removeprefix("/var")
-    port = int(settings["LISTEN"].rpartition(":")[2])
+    port = int(variables["ACKWARD_LISTEN"].rpartition(":")[2])
     assert agent["livenessProbe"]["httpGet"]["port"] == agent["readinessProbe"]["httpGet"]["port"] == port
+
+
+def test_uninstall_takes_the_agents_place_and_looks_where_they_looked() -> None:
+    """Whoever edits the node's directories in deploy/base has edited them there too."""
+    base, uninstall = rendered("base"), rendered("uninstall")
+    (agents,), (spec,) = pod_specs(base), pod_specs(uninstall)
+    (agent,), (container,) = agents["containers"], spec["initContainers"]
+    names = {of_kind(one, "DaemonSet")["metadata"]["name"] for one in (base, uninstall)}
+    assert names == {"ackward-node"}
+    assert [one["name"] for one in spec["containers"]] == ["done"]
+    told = dict(word.removeprefix("--").split("=") for word in container["command"][3:])
+    places = Places(run=Path(told["run-dir"]), marker=Path(told["marker"]))
+    agents_marker = Path(settings(base, agent)["ACKWARD_MARKER"])
+    for ours, theirs in (
+        (places.configuration, Places().configuration),
+        (places.binaries, Places().binaries),
+        (places.run, Places().run),
+        (places.marker, agents_marker),
+    ):
+        assert hosts_path(spec, container, ours) == hosts_path(agents, agent, theirs)
+    shared = {"cni-conf", "cni-bin"}
+    assert [v for v in spec["volumes"] if v["name"] in shared] == [
+        v for v in agents["volumes"] if v["name"] in shared
+    ]
+    assert "cni-conf" not in (Path(DEPLOY) / "uninstall/daemonset.yaml").read_text().partition("volumes:")[2]
+
+
+@pytest.mark.parametrize(
+    ("form", "rights"),
+    [
+        ("base", {"SYS_ADMIN", "NET_ADMIN", "CHOWN", "DAC_OVERRIDE"}),
+        ("daemon", {"SYS_ADMIN", "NET_ADMIN"}),  # it writes no list
+    ],
+)
+def test_each_form_of_the_agent_has_the_rights_that_it_needs(form: str, rights: set[str]) -> None:
+    (spec,) = pod_specs(rendered(form))
+    assert set(spec["containers"][0]["securityContext"]["capabilities"]["add"]) == rights
 
 
 def test_a_node_pool_is_chosen_on_aks() -> None:

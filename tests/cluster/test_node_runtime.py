@@ -121,22 +121,38 @@ class TestTheDaemonForm:
             assert agent.get("/healthz")[0] == 200, "a start from anew would not help"
 
 
-def test_the_rights_of_the_manifest_are_enough(node: Node, asked: Containerd) -> None:
+class TestTheRightsOfTheManifestAreEnough:
     """The agent in a container: read-only root, no_new_privs, the manifest's capabilities and no others."""
-    (spec,) = pod_specs(rendered("base"))
-    rights = spec["containers"][0]["securityContext"]["capabilities"]["add"]
-    command = [
-        "/usr/bin/env",
-        f"CONTAINER_RUNTIME_ENDPOINT={asked.socket}",
-        ACKWARD,
-        *("node", "agent", *node.places, "--marker", str(node.marker), "--listen", "127.0.0.1:0"),
-    ]
-    with (
-        pod(asked, annotations=ANNOTATED) as annotated,
-        pod(asked, host=True) as agents,
-    ):
+
+    def run(self, node: Node, asked: Containerd, agents: Sandboxed, form: str, *options: str) -> None:
+        (spec,) = pod_specs(rendered(form))
+        rights = spec["containers"][0]["securityContext"]["capabilities"]["add"]
+        command = [
+            "/usr/bin/env",
+            f"CONTAINER_RUNTIME_ENDPOINT={asked.socket}",
+            *(ACKWARD, "node", "agent", *node.places, *options),
+            *("--marker", str(node.marker), "--listen", "127.0.0.1:0"),
+        ]
         mounts = {str(path): path for path in (node.root, asked.root)}
         asked.run_container(agents, "agent", command, writable=mounts, only=rights)
-        assert eventually(lambda: node.has_entry and node.marker.is_file(), within=10)
-        assert eventually(lambda: has_quickack(asked.namespace(annotated)), within=5)
-        assert node.status().ready
+
+    def test_the_plugins_agent(self, node: Node, asked: Containerd) -> None:
+        with pod(asked, annotations=ANNOTATED) as annotated, pod(asked, host=True) as agents:
+            self.run(node, asked, agents, "base")
+            assert eventually(lambda: node.has_entry and node.marker.is_file(), within=10)
+            assert eventually(lambda: has_quickack(asked.namespace(annotated)), within=5)
+            assert node.status().ready
+
+    def test_the_daemon_form(self, node: Node, asked: Containerd) -> None:
+        config = node.root / "kubeconfig"
+        with (
+            api_server("s3cret", asked.host) as api,
+            pod(asked) as annotated,
+            pod(asked, host=True) as agents,
+        ):
+            api.put(annotated.name, ANNOTATED)
+            config.write_text(kubeconfig(api, "s3cret"))
+            options = ("--no-cni", "--node-name", "node-1", "--kubeconfig", str(config))
+            self.run(node, asked, agents, "daemon", *options)
+            assert eventually(lambda: has_quickack(asked.namespace(annotated)), within=15)
+            assert eventually(node.marker.is_file)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,13 @@ from tests.cluster.node_agent import in_process
 from tests.kernel.bpf_file_system import bpf_file_system
 from tests.kernel.quickack_hosts import routing
 
-from ackward.cli import pods_on_record, undo
+import ackward
+from ackward.cli import pods_on_record
+from ackward.errors import PrivilegeMissing
 from ackward.kernel.bpffs import OURS
 from ackward.kernel.namespaces import Namespace
-from ackward.node.pods import Pods
+from ackward.loop import fixing
+from ackward.remedies import pods_on_record as records
 from ackward.remedies import receipts
 from ackward.remedies.transaction import identify
 
@@ -29,14 +31,14 @@ ASKS = {"ackward.io/quickack": "10.0.0.0/8", "ackward.io/nodelay": "true"}
 def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Agent:
     made = Agent(tmp_path / "node")
     monkeypatch.setattr(receipts, "DIRECTORY", tmp_path / "ackward")
-    monkeypatch.setattr(pods_on_record, "Pods", partial(Pods, made.directory / "attachments"))
+    monkeypatch.setattr(records, "ATTACHMENTS", made.directory / "attachments")
     return made
 
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Namespace]:
     with bpf_file_system(), wired_pod() as made:
-        monkeypatch.setattr(undo, "in_sight", lambda: [made])  # a test must not sweep the machine's others
+        monkeypatch.setattr(fixing, "in_sight", lambda: [made])  # a test must not sweep the machine's others
         yield made
 
 
@@ -57,6 +59,9 @@ def test_what_the_agent_did_is_named_and_stays(agent: Agent, here: Namespace) ->
         done = in_process("undo", "--all")
         assert (done.returncode, done.stdout) == (0, "Nothing to undo.\n")
         assert "`ackward node uninstall` takes it back" in done.stderr
+        assert (routing(here), len(hooks(here))) == (applied, 1)
+        cleared = ackward.undo_everything()
+        assert (cleared.swept, [pod.inode for pod in cleared.spared]) == ((), [here.inode])
         assert (routing(here), len(hooks(here))) == (applied, 1)
         chain.check(here, ASKS)
         chain.delete(here)
@@ -83,7 +88,9 @@ def test_who_is_not_root_is_told(agent: Agent, capsys: pytest.CaptureFixture[str
     agent.pods.directory.mkdir(mode=0o700)
     os.seteuid(65534)
     try:
-        assert pods_on_record.on_record() == []
+        assert pods_on_record.on_record() == ()
+        with pytest.raises(PrivilegeMissing, match="cannot be told from leftovers"):
+            ackward.undo_everything()
     finally:
         os.seteuid(0)
     assert "Only root" in capsys.readouterr().err

@@ -51,10 +51,23 @@ ASKED = [
 ]
 
 
+def like_an_annotation(choice: random.Random) -> str:
+    """Digits, also with zeros before them, and what joins them: nearly numbers, ports and networks."""
+    return "".join(
+        choice.choice(
+            ["0" * choice.randrange(1, 12), str(choice.randrange(1 << choice.randrange(1, 50))), *"-,./: %"]
+        )
+        for _ in range(choice.randrange(1, 6))
+    )
+
+
 def configuration(choice: random.Random, socket: Path) -> bytes:
     """A network configuration, from right to hopeless."""
     annotations = {
-        choice.choice(ASKED): choice.choice(["yes", "40", *VALUES]) for _ in range(choice.randrange(4))
+        choice.choice(ASKED): choice.choice(
+            ["yes", "40", like_an_annotation(choice), like_an_annotation(choice), *VALUES]
+        )
+        for _ in range(choice.randrange(4))
     }
     members: dict[str, Any] = {
         "cniVersion": choice.choice(VERSIONS),

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.stub_runs import ANNOTATIONS, RESULT, STUBS
 
@@ -70,7 +70,18 @@ def test_annotations_that_make_sense(annotations: dict[str, object], requests: t
 NONSENSE = {
     "enable-quickack": ["2", "on", "ja", "true;", "10.0.0.0/8"],
     "ackward.io/quickack": ["10.0.0.0/33", "10.0.0.1/8", "10.0.0.0/8,", "all", ",".join(["10.0.0.0/8"] * 17)],
-    "ackward.io/initcwnd": ["0", "-1", "1001", "1e3", "ten", "", "9" * 5000, "٣"],
+    "ackward.io/initcwnd": [
+        "0",
+        "-1",
+        "1001",
+        "1e3",
+        "ten",
+        "",
+        "9" * 5000,
+        "٣",
+        "00000001099999",
+        "0" * 20 + "40",
+    ],
     "ackward.io/nodelay": ["70000", "5-4", "80;90", "http", "1-2-3", "0-9"],
     "ackward.io/bypass": ["maybe", "80,90", "70000"],
     "ackward.io/bypass-accept": ["", "true", "splice,everything"],
@@ -90,11 +101,21 @@ def test_nonsense_is_a_complaint_and_the_rest_is_done(name: str, value: str) -> 
     assert len(found.complaints[0]) < 200
 
 
-@given(
-    st.dictionaries(
-        st.sampled_from(sorted(NONSENSE)), st.text() | st.none() | st.integers() | st.lists(st.text())
-    )
+#: Nearly what a value may be: numbers with zeros before them, ports, networks, lists of these, words.
+_DIGITS = st.tuples(st.integers(0, 12).map("0".__mul__), st.integers(0, 10**9).map(str)).map("".join)
+_NETWORK = st.ip_addresses().flatmap(
+    lambda one: st.sampled_from(("", "/0", "/8", "/32", "%1/64")).map(f"{one}".__add__)
 )
+_WORD = st.sampled_from(["true", "no", "splice", "oob", "", " 1 "])
+_PART = _DIGITS | _NETWORK | _WORD | st.tuples(_DIGITS, _DIGITS).map("-".join)
+LIKE_ANNOTATIONS = _PART | st.lists(_PART, min_size=1, max_size=20).map(",".join)
+
+
+_VALUE = _DIGITS | LIKE_ANNOTATIONS | st.text() | st.none() | st.integers() | st.lists(st.text())
+
+
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(sorted(NONSENSE), _VALUE)))
+@settings(max_examples=400, deadline=None)
 def test_nothing_that_a_pod_says_is_an_error(annotations: dict[str, object]) -> None:
     found = wanted(annotations)
     assert len(set(found.requests)) == len(found.requests)

@@ -206,9 +206,39 @@ def test_variables_without_end(nobody: Path) -> None:
     assert run("DEL", configuration(nobody, ASKS), **variables).code == 0
 
 
-@pytest.mark.parametrize("path", ["", "relative/agent.sock", "/" + "long" * 40, 7, "/run/\u0007x"])
+@pytest.mark.parametrize(
+    "path", ["", "relative/agent.sock", "/" + "long" * 40, 7, "/run/\u0007x", '/r"un/x', "/é"]
+)
 def test_a_socket_that_is_no_path(path: object, nobody: Path) -> None:
-    assert run("ADD", configuration(nobody, ASKS, agentSocket=path)).error["code"] == 7
+    """As without an agent: the pod starts, and nothing is left anywhere."""
+    stdin = configuration(nobody, ASKS, agentSocket=path, cniVersion="1.1.0")
+    done = run("ADD", stdin)
+    assert (done.code, json.loads(done.out)) == (0, RESULT)
+    assert "agentSocket is no plain absolute path" in done.err
+    assert "could not be left" in done.err
+    assert [run(command, stdin).code for command in ("CHECK", "DEL", "STATUS")] == [0, 0, 0]
+    closed = configuration(nobody, ASKS, agentSocket=path, failurePolicy="closed")
+    error = run("ADD", closed).error
+    assert (error["code"], "agentSocket" in error["msg"]) == (11, True)
+    plain = run("ADD", configuration(nobody, agentSocket=path, failurePolicy="closed"))
+    assert (plain.code, json.loads(plain.out)) == (0, RESULT)
+
+
+@pytest.mark.parametrize("machine", machines())
+def test_a_namespace_that_is_gone_is_an_error_of_pods_that_ask(
+    machine: str, nobody: Path, missed: Missed, tmp_path: Path
+) -> None:
+    """The stub runs among the runtime's mounts, so it can tell; nobody has to be asked."""
+    plain = tmp_path / "file"
+    plain.touch()
+    for netns in ("/run/netns/ackward-never-was", str(plain), f"{plain}/x", "relative", "12"):
+        for command in ("ADD", "CHECK"):
+            error = run(command, configuration(nobody, ASKS), netns=netns, argv=stub(machine)).error
+            assert (error["code"], "CNI_NETNS" in error["msg"]) == (4, True), netns
+        assert run("DEL", configuration(nobody, ASKS), netns=netns, argv=stub(machine)).code == 0
+        done = run("ADD", configuration(nobody, failurePolicy="closed"), netns=netns, argv=stub(machine))
+        assert (done.code, json.loads(done.out)) == (0, RESULT)
+    assert missed.waiting() == 0
 
 
 @pytest.mark.parametrize("container", ["../../etc", "a/b", "", "x" * 300, "a b", ".being-written"])

@@ -6,8 +6,9 @@ import json
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.unit.stub_runs import run
 
 from ackward.errors import Refused
 from ackward.node.cni import VERSIONS
@@ -68,6 +69,34 @@ def test_only_our_entry_is_added_and_taking_it_out_gives_the_same_bytes(text: by
     again = parse("a.conflist", after)
     assert added(again, OURS) == after
     assert removed(again) == text
+
+
+@given(st.text(max_size=12), st.integers(0, 120))
+@example('run"dir', 0)
+@example("run\\dir", 0)
+@example("caf\u00e9", 0)
+@example("a&b", 0)
+@example("a b~c", 0)
+@settings(deadline=None, max_examples=60)
+def test_a_socket_that_an_entry_names_is_one_that_the_stub_finds(name: str, more: int) -> None:
+    """Whatever the runtime's encoder escapes: Go's does so with <, > and & too. What it cannot find is refused."""
+    socket = f"/ackward-nowhere/{name}{'x' * more}/agent.sock"
+    try:
+        wanted = entry(socket, "open")
+    except Refused:
+        return
+    text = json.dumps(wanted | {"cniVersion": "1.1.0"})
+    for mark in "<>&":
+        text = text.replace(mark, f"\\u{ord(mark):04x}")
+    done = run("STATUS", text.encode())
+    assert "does not answer" in done.err
+    assert "no plain absolute path" not in done.err
+
+
+@pytest.mark.parametrize("name", ['run"dir', "run\\dir", "caf\u00e9", "a&b", "x" * 100, "a\nb"])
+def test_a_socket_that_the_stub_could_not_find_is_refused(name: str) -> None:
+    with pytest.raises(Refused, match="no path for the agent's socket"):
+        entry(f"/run/{name}/agent.sock", "open")
 
 
 def test_azures_list_keeps_its_way_of_writing() -> None:

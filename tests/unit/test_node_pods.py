@@ -47,16 +47,17 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Namespace:
     return here
 
 
-def test_a_remedy_that_fails_keeps_no_other_and_the_pod_is_not_gone(place: Namespace, tmp_path: Path) -> None:
+def test_a_remedy_that_fails_keeps_no_other(place: Namespace, tmp_path: Path) -> None:
     outcome = Pods(tmp_path).apply(ASKS)
-    assert not outcome.gone
     assert [problem.partition(":")[0] for problem in outcome.problems] == ["quickack"]
     assert "No such file or directory" in outcome.problems[0]
     assert outcome.notes == ("initcwnd: is so",)
 
 
-def test_a_pod_that_ends_meanwhile_is_gone(
+def test_of_a_pod_that_ends_meanwhile_that_is_the_problem(
     place: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Namespace, "is_there", False)
-    assert Pods(tmp_path).apply(ASKS).gone
+    (problem,) = Pods(tmp_path).apply(ASKS).problems
+    assert "No such file or directory" in problem
+    assert "quickack" not in problem

@@ -27,17 +27,35 @@ app = typer.Typer(
 )
 
 Configuration = Annotated[
-    Path, typer.Option("--cni-conf-dir", help="where the runtime looks for its list of plugins")
+    Path,
+    typer.Option(
+        "--cni-conf-dir",
+        envvar="ACKWARD_CNI_CONF_DIR",
+        help="where the runtime looks for its list of plugins",
+    ),
 ]
-Binaries = Annotated[Path, typer.Option("--cni-bin-dir", help="where the runtime looks for plugins")]
-Run = Annotated[Path, typer.Option("--run-dir", help="the agent's socket, and what it did to pods")]
+Binaries = Annotated[
+    Path,
+    typer.Option("--cni-bin-dir", envvar="ACKWARD_CNI_BIN_DIR", help="where the runtime looks for plugins"),
+]
+Run = Annotated[
+    Path,
+    typer.Option("--run-dir", envvar="ACKWARD_RUN_DIR", help="the agent's socket, and what it did to pods"),
+]
 MarkerFile = Annotated[
-    Path, typer.Option("--marker", help="the file that is there exactly while new pods get quickack")
+    Path,
+    typer.Option(
+        "--marker",
+        envvar="ACKWARD_MARKER",
+        help="the file that is there exactly while new pods get quickack",
+    ),
 ]
 Policy = Annotated[
     str,
     typer.Option(
-        "--failure-policy", help="open: a pod starts though the agent does not answer; closed: it does not"
+        "--failure-policy",
+        envvar="ACKWARD_FAILURE_POLICY",
+        help="open: a pod starts though the agent does not answer; closed: it does not",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
@@ -57,7 +75,12 @@ def agent(
     marker: MarkerFile = _MARKER,
     failure_policy: Policy = "open",
     listen: Annotated[
-        str, typer.Option(metavar="ADDRESS:PORT", help="/metrics, /healthz and /readyz; port 0: any")
+        str,
+        typer.Option(
+            metavar="ADDRESS:PORT",
+            envvar="ACKWARD_LISTEN",
+            help="/metrics, /healthz and /readyz; port 0: any",
+        ),
     ] = "127.0.0.1:9791",
     no_cni: Annotated[
         bool, typer.Option("--no-cni", help="follow the API server's pods instead of installing a CNI plugin")

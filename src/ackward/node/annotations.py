@@ -87,8 +87,9 @@ def wanted(annotations: Mapping[str, object]) -> Wanted:
             continue
         try:
             requests |= dict.fromkeys(reader(value.strip()))
-        except _Nonsense as error:
-            complaints.append(f"{name}: {value[:_MOST_SHOWN]!r} {error}")
+        except ValueError as error:  # a model may refuse what a reader let pass
+            why = error if isinstance(error, _Nonsense) else "makes no sense"
+            complaints.append(f"{name}: {value[:_MOST_SHOWN]!r} {why}")
     if any(one.remedy == "bypass" for one in requests):
         accepted = _accepted(annotations)
         requests = {_accepting(one, accepted): None for one in requests}
@@ -120,7 +121,8 @@ def _network(text: str) -> str | None:
 
 
 def _initcwnd(value: str) -> list[Asked]:
-    if not value.isascii() or not value.isdigit() or not 1 <= int(value[:9]) <= MOST_SEGMENTS:
+    few_digits = value.isascii() and value.isdigit() and len(value) <= len(str(MOST_SEGMENTS))
+    if not few_digits or not 1 <= int(value) <= MOST_SEGMENTS:
         raise _Nonsense(f"is no number of segments from 1 to {MOST_SEGMENTS}")
     return [Asked("initcwnd", WindowScope(segments=int(value)))]
 

@@ -15,7 +15,7 @@ _ABANDONED_S = 60
 class Missed:
     """The directory beside the agent's socket; files that begin with a dot are being written.
 
-    ``trouble`` is told of files that are no requests.
+    ``trouble`` is told of files that are no requests, and of requests that ``handler`` fails at: none is met twice.
     """
 
     def __init__(self, directory: Path, trouble: Callable[[str], None] = lambda _: None) -> None:
@@ -39,10 +39,17 @@ class Missed:
             except Malformed as error:
                 self._trouble(f"{path} is no request and was removed: {error}")
             else:
-                handler(request)
-                answered += 1
+                answered += self._answered(path, request, handler)
             path.unlink(missing_ok=True)
         return answered
+
+    def _answered(self, path: Path, request: Request, handler: Callable[[Request], Answer]) -> bool:
+        try:
+            handler(request)
+        except Exception as error:  # noqa: BLE001 - as at the socket: one request shall not end the agent, or the next one
+            self._trouble(f"{path} could not be answered and was removed: {type(error).__name__}: {error}")
+            return False
+        return True
 
     def forget(self, container_id: str, ifname: str) -> None:
         """A DEL came: nobody shall make up for its ADD."""

@@ -29,7 +29,12 @@ MARK = ("managedBy", "ackward node")
 SUFFIXES = (".conf", ".conflist", ".json")
 #: No list of plugins is near this; a runtime would not thank us for copying more.
 LARGEST = 1 << 20
+#: sockaddr_un has 108 bytes for a path, the last of them zero (unix(7)).
+LONGEST_SOCKET = 107
 
+# What JSON says without an escape, which the stub does not undo: no quotes, no backslashes, ASCII alone. Go's encoder,
+# with which runtimes write the configuration again, escapes <, > and & too.
+_PLAIN_PATH = re.compile(r"/[A-Za-z0-9/._+=:,@~ -]+")
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -71,7 +76,16 @@ class Conflist:
 
 
 def entry(socket: str, failure_policy: str) -> dict[str, object]:
-    """Our entry: where the agent listens, and whether a pod may start without it (``open``) or not (``closed``)."""
+    """Our entry: where the agent listens, and whether a pod may start without it (``open``) or not (``closed``).
+
+    Raises :class:`Refused` for a socket that the stub could not find.
+    """
+    if not _PLAIN_PATH.fullmatch(socket) or len(socket) > LONGEST_SOCKET:
+        raise Refused(
+            f"{socket!r} is no path for the agent's socket",
+            consequence="the plugin could not ask the agent; nothing was changed",
+            next_step=f"name a --run-dir of letters, digits and ._+=:,@~- (the socket: {LONGEST_SOCKET} bytes at most)",
+        )
     return {
         "type": TYPE,
         MARK[0]: MARK[1],

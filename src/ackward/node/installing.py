@@ -6,6 +6,7 @@ starting, and make the removal of others fail, which leaks their addresses.
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import stat
@@ -13,11 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ackward.errors import AckwardError, PartlyChanged, Refused, Unavailable
+from ackward.kernel.directories import leave
 from ackward.model.node import Placement
 from ackward.node import keeper, marker, wire
 from ackward.node.answering import answers
 from ackward.node.conflist import TYPE
-from ackward.node.places import Places
+from ackward.node.places import Places, make_run
 from ackward.node.pods import Pods
 from ackward.node.replacing import install, unwritable
 
@@ -69,7 +71,7 @@ def install_node(places: Places, entry: Mapping[str, object]) -> list[str]:
     Raises :class:`PartlyChanged` if the entry found no place.
     """
     try:
-        places.run.mkdir(mode=0o700, parents=True, exist_ok=True)  # the stub makes no directory but ours
+        make_run(places.run)  # the stub makes no directory but ours
     except OSError as error:
         raise unwritable(places.run, error) from error
     done = [f"{places.binary} installed" if place_binary(places) else f"{places.binary} was there"]
@@ -109,9 +111,8 @@ def uninstall_node(places: Places, *, keep_binary: bool) -> list[str]:
     if marker.remove(places.marker):
         done.append(f"{places.marker} removed")
     open_points = _forget_pods(places, done)
-    if not open_points and places.run.is_dir():
-        _remove_tree(places.run)
-        done.append(f"{places.run} removed")
+    if not open_points:
+        done += _clear_run(places)
     if not keep_binary and _is_ours(places.binary):
         try:
             places.binary.unlink()
@@ -135,11 +136,23 @@ def _forget_pods(places: Places, done: list[str]) -> list[str]:
     return open_points
 
 
-def _remove_tree(directory: Path) -> None:
-    try:
-        shutil.rmtree(directory)
-    except OSError as error:
-        raise unwritable(directory, error) from error
+def _clear_run(places: Places) -> list[str]:
+    """Take away what is ours there, and the directory if nothing else is in it."""
+    if not places.run.is_dir():
+        return []
+    found = [path for path in places.ours if os.path.lexists(path)]
+    for path in found:
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        except OSError as error:
+            raise unwritable(path, error) from error
+    leave(places.run)
+    if not places.run.is_dir():
+        return [f"{places.run} removed"]
+    return [f"{path} removed" for path in found]
 
 
 def _is_ours(path: Path) -> bool:

@@ -49,7 +49,7 @@ class Metrics:
         self.repaired = Counter(
             "ackward_node_repaired",
             "Running pods that got what they lacked: by way (missed: their ADD was not answered; lost: somebody "
-            "took it away; running: there before the plugin)",
+            "took it away; running: there before the plugin; withdrawn: asked for no more, and taken back)",
             ["way"],
             registry=registry,
         )

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ackward.errors import Refused
 from ackward.node.conflist import TYPE
 from ackward.node.pods import NODE
+
+#: Beside the socket: who holds this lock is the agent, and what the socket is called until it answers.
+LOCK, NEW = ".lock", ".new"
+_WRITABLE_BY_OTHERS = 0o022
 
 
 @dataclass(frozen=True)
@@ -37,3 +43,24 @@ class Places:
     def attachments(self) -> Path:
         """What was done to pods."""
         return self.run / "attachments"
+
+    @property
+    def ours(self) -> tuple[Path, ...]:
+        """All that we ever make in ``run``, which may be a directory of others."""
+        beside = (self.socket.with_suffix(suffix) for suffix in (LOCK, NEW))
+        return (self.socket, *beside, self.missed, self.attachments)
+
+
+def make_run(directory: Path) -> None:
+    """Make the directory of what is ours in /run, for us alone; one that is there stays as it is.
+
+    Raises OSError, and :class:`Refused` where another user could put a socket in the place of ours.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    there = directory.stat()
+    if there.st_uid != os.geteuid() or there.st_mode & _WRITABLE_BY_OTHERS:
+        raise Refused(
+            f"others may write in {directory} (owner {there.st_uid}, mode {there.st_mode & 0o7777:o})",
+            consequence="they could answer in the agent's place, so it is not used",
+            next_step="name a directory that is not there yet, or make it yours alone (chmod 700)",
+        )

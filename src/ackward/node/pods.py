@@ -26,12 +26,12 @@ from ackward.model.report import Model
 from ackward.model.scopes import BypassScope, Scope, SocketScope
 from ackward.node.annotations import Asked, Wanted, wanted
 from ackward.node.pods_cgroup import cgroup_of
+from ackward.remedies.pods_on_record import ATTACHMENTS, RECORD
 from ackward.remedies.receipts import Receipts
 from ackward.remedies.transaction import Remedy, find, identify
 
-NODE = Path("/run/ackward/node")
+NODE = ATTACHMENTS.parent
 
-_RECORD = "attachment"  # without .json: it lies among receipts and is none
 _LOCKS = 64
 #: BPF hooks do what these ask for, and no plan tells what came later: a hook reaches new sockets by itself.
 _OF_SOCKETS = (SocketScope, BypassScope)
@@ -81,12 +81,11 @@ class Attachment(Model):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was changed, what could not be, and what is good to know, in words. ``gone``: there is no such namespace."""
+    """What was changed, what could not be, and what is good to know, in words."""
 
     changed: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    gone: bool = False
 
 
 class Pods:
@@ -96,7 +95,7 @@ class Pods:
     """
 
     def __init__(
-        self, directory: Path = NODE / "attachments", trouble: Callable[[str], None] = lambda _: None
+        self, directory: Path = ATTACHMENTS, trouble: Callable[[str], None] = lambda _: None
     ) -> None:
         self.directory, self._trouble = directory, trouble
         self._locks = tuple(threading.Lock() for _ in range(_LOCKS))
@@ -114,9 +113,7 @@ class Pods:
                 outcome = call_inside(namespace, self._apply_routes, namespace, attachment, wanted)
                 sockets = [asked for asked in wanted.requests if isinstance(asked.scope, _OF_SOCKETS)]
                 return _together(outcome, self._apply_each(namespace, attachment, sockets))
-            except (UnknownName, FileNotFoundError) as error:  # it may end between look and entry
-                return Outcome(problems=(str(error),), gone=True)
-            except (AckwardError, OSError) as error:
+            except (AckwardError, OSError) as error:  # it may also end between look and entry
                 return Outcome(problems=(str(error),))
 
     def _apply_routes(self, namespace: Namespace, attachment: Attachment, wanted: Wanted) -> Outcome:
@@ -230,11 +227,11 @@ class Pods:
 
     def _record(self, attachment: Attachment) -> None:
         directory = self._path(attachment.container_id, attachment.ifname)
-        partial = directory / f".{_RECORD}"
+        partial = directory / f".{RECORD}"
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             partial.write_text(attachment.model_dump_json(), encoding="utf-8")
-            partial.replace(directory / _RECORD)
+            partial.replace(directory / RECORD)
         except OSError as error:
             raise Unavailable(
                 f"{directory} cannot be written ({error.strerror})",
@@ -382,6 +379,6 @@ def _forget(directory: Path) -> Outcome:
 
 def _read(directory: Path) -> Attachment | None:
     try:
-        return Attachment.model_validate_json((directory / _RECORD).read_bytes())
+        return Attachment.model_validate_json((directory / RECORD).read_bytes())
     except (FileNotFoundError, ValidationError):
         return None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from ackward.errors import AckwardError
 from ackward.node.cni_commands import Commands
@@ -81,8 +82,9 @@ class Repairs:
             if self._stop.is_set():
                 return
             self.answer_missed()
-            if self._pods.is_there(attachment) and (lacking := self._pods.lacking(attachment)):
-                self._told("lost", attachment, self._pods.apply(attachment), lacking=lacking)
+            with self._one(attachment):
+                if self._pods.is_there(attachment) and (lacking := self._pods.lacking(attachment)):
+                    self._told("lost", attachment, self._pods.apply(attachment), lacking=lacking)
 
     def reach_running(self) -> None:
         """Give running pods what they ask for now, and take back what they ask for no more."""
@@ -92,13 +94,23 @@ class Repairs:
                 if self._stop.is_set():
                     return
                 self.answer_missed()
-                if attachment.wanted:
-                    self._told("running", attachment, self._pods.apply(attachment))
-                else:
-                    outcome = self._pods.forget(attachment.container_id, attachment.ifname)
-                    self._told("withdrawn", attachment, outcome)
+                with self._one(attachment):
+                    if attachment.wanted:
+                        self._told("running", attachment, self._pods.apply(attachment))
+                    else:
+                        outcome = self._pods.forget(attachment.container_id, attachment.ifname)
+                        self._told("withdrawn", attachment, outcome)
         except AckwardError as error:
             self._complain(str(error))
+
+    @contextmanager
+    def _one(self, attachment: Attachment) -> Iterator[None]:
+        """The repair of one pod: whatever becomes of it, the others get theirs."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - a fault of ours; the agent would meet it again at each start
+            self._metrics.problems.inc()
+            self._complain(f"{attachment.words}: {type(error).__name__}: {error}")
 
     def _told(self, way: str, attachment: Attachment, outcome: Outcome, **fields: object) -> None:
         if outcome.changed:

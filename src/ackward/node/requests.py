@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ackward.errors import PrivilegeMissing, Unavailable
+from ackward.node.places import LOCK, NEW, make_run
 from ackward.node.wire import HEADER, Answer, Malformed, Request, lengths, request
 
 Handler = Callable[[Request], Answer]
@@ -42,12 +43,15 @@ class Server:
         self._running: set[threading.Thread] = set()
 
     def open(self) -> None:
-        """Take the place. Raises :class:`Unavailable` when another agent has it, or the directory cannot be written."""
+        """Take the place.
+
+        Raises :class:`Unavailable` when another agent has it, or the directory cannot be written, and
+        :class:`ackward.errors.Refused` when others may write there too.
+        """
         directory = self.path.parent
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            directory.chmod(0o700)
-            self._lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            make_run(directory)
+            self._lock = os.open(self.path.with_suffix(LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._socket = self._bound()
         except BlockingIOError as error:
@@ -71,7 +75,7 @@ class Server:
 
     def _bound(self) -> socket.socket:
         """Bound beside the place and moved there: what a killed agent left is replaced, and nobody meets a gap."""
-        new = self.path.with_suffix(".new")
+        new = self.path.with_suffix(NEW)
         new.unlink(missing_ok=True)
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:

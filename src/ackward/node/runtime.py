@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from ackward.errors import AckwardError, UnknownName
+from ackward.errors import AckwardError, Unavailable, UnknownName
 from ackward.kernel import cri
 from ackward.model.pods import Sandbox
 from ackward.node.annotations import ours, wanted
@@ -36,26 +36,40 @@ def unmet(
     for error in running.unanswered:
         complain(error)
     for sandbox in running.sandboxes:
-        found = annotations(sandbox)
-        if found is None:
-            continue
-        asked, record = ours(found), recorded.get(sandbox.id)
-        if record.annotations == asked if record else not wanted(asked):
-            continue
         try:
-            with cri.Runtime(sandbox.endpoint) as runtime:
-                netns = runtime.network_namespace(sandbox)
+            attachment = _unmet(sandbox, annotations(sandbox), recorded.get(sandbox.id))
         except UnknownName:
             continue  # it has ended meanwhile
         except AckwardError as error:
             complain(error)
-            continue
-        if netns is None:
-            continue  # hostNetwork: what its annotations ask for would be done to the node
-        yield Attachment(
-            container_id=sandbox.id,
-            ifname=record.ifname if record else IFNAME,
-            netns=str(netns),
-            pod=Pod(namespace=sandbox.namespace, name=sandbox.name, uid=sandbox.uid),
-            annotations=asked,
-        )
+        except Exception as error:  # noqa: BLE001 - a fault of ours with one pod shall not keep the others from theirs
+            complain(
+                Unavailable(
+                    f"{sandbox.pod} cannot be looked at ({type(error).__name__}: {error})",
+                    consequence="this pod is left as it is",
+                )
+            )
+        else:
+            if attachment is not None:
+                yield attachment
+
+
+def _unmet(
+    sandbox: Sandbox, found: Mapping[str, object] | None, record: Attachment | None
+) -> Attachment | None:
+    if found is None:
+        return None
+    asked = ours(found)
+    if record.annotations == asked if record else not wanted(asked):
+        return None
+    with cri.Runtime(sandbox.endpoint) as runtime:
+        netns = runtime.network_namespace(sandbox)
+    if netns is None:
+        return None  # hostNetwork: what its annotations ask for would be done to the node
+    return Attachment(
+        container_id=sandbox.id,
+        ifname=record.ifname if record else IFNAME,
+        netns=str(netns),
+        pod=Pod(namespace=sandbox.namespace, name=sandbox.name, uid=sandbox.uid),
+        annotations=asked,
+    )

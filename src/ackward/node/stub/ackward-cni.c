@@ -16,11 +16,14 @@
 enum command { ADD, CHECK, DEL, GC, STATUS, VERSION, UNKNOWN };
 static const char *const COMMANDS[] = { "ADD", "CHECK", "DEL", "GC", "STATUS", "VERSION" };
 
-static int without_agent(enum command command, const char *socket, long error, char **variables)
+static const char SILENT[] = "the node agent of ackward does not answer";
+static const char NO_SOCKET[] = "agentSocket is no plain absolute path of at most 107 bytes without escapes, so no agent can be asked";
+
+static int without_agent(enum command command, const char *socket, const char *why, long error, char **variables)
 {
 	int closed = members.policy.length == 8 && begins(members.policy.at, 8, "\"closed\"");
 
-	say_error("the node agent does not answer", error);
+	say_error(why, error);
 	switch (command) {
 	case DEL:
 		withdraw(socket, variables);
@@ -28,14 +31,14 @@ static int without_agent(enum command command, const char *socket, long error, c
 	case STATUS: /* a runtime that is told so calls the whole node's network not ready, and starts no pod */
 		if (!closed)
 			return 0;
-		return fail(NOT_AVAILABLE, "the node agent of ackward does not answer", "failurePolicy is closed: pods that ask for something do not start");
+		return fail(NOT_AVAILABLE, why, "failurePolicy is closed: pods that ask for something do not start");
 	case GC:
-		return fail(TRY_AGAIN_LATER, "the node agent of ackward does not answer", "nothing was taken away");
+		return fail(TRY_AGAIN_LATER, why, "nothing was taken away");
 	default:
 		break;
 	}
 	if (closed && asks_for_something())
-		return fail(TRY_AGAIN_LATER, "the node agent of ackward does not answer", "failurePolicy is closed, so this pod does not start without it");
+		return fail(TRY_AGAIN_LATER, why, "failurePolicy is closed, so this pod does not start without it");
 	if (command == CHECK)
 		return 0;
 	if (asks_for_something() && members.previous.at) {
@@ -80,15 +83,14 @@ static int run(char **variables)
 			return fail(IO_FAILURE, "stdin cannot be read", "");
 		return fail(UNDECODABLE, "the network configuration is not a JSON object", "4 MiB and 128 levels are the most");
 	}
-	if (!socket_path(path, sizeof(path))) {
-		if (command != DEL)
-			return fail(INVALID_CONFIGURATION, "agentSocket is no plain absolute path", "it has at most 107 bytes and no escapes");
-		put(path, 0, SOCKET, sizeof(SOCKET));
-	}
+	if ((command == ADD || command == CHECK) && asks_for_something() && namespace_is_gone(variables))
+		return fail(INVALID_ENVIRONMENT, "CNI_NETNS is no network namespace", "it is gone or something else");
+	if (!socket_path(path, sizeof(path)))
+		return without_agent(command, "", NO_SOCKET, 0, variables);
 	fill_header();
 	error = ask(path, &code, &length);
 	if (error)
-		return without_agent(command, path, error, variables);
+		return without_agent(command, path, SILENT, error, variables);
 	if (command == DEL)
 		return 0;
 	if (code)

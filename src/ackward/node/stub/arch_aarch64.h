@@ -4,7 +4,7 @@
 enum {
 	SYS_read = 63, SYS_write = 64, SYS_close = 57, SYS_socket = 198, SYS_connect = 203, SYS_sendto = 206, SYS_recvfrom = 207,
 	SYS_setsockopt = 208, SYS_getdents64 = 61, SYS_clock_gettime = 113, SYS_exit_group = 94, SYS_openat = 56,
-	SYS_mkdirat = 34, SYS_unlinkat = 35, SYS_renameat = 38, SYS_ppoll = 73, SYS_rt_sigprocmask = 135,
+	SYS_mkdirat = 34, SYS_unlinkat = 35, SYS_renameat = 38, SYS_ppoll = 73, SYS_rt_sigprocmask = 135, SYS_statfs = 43,
 };
 __asm__(".globl _start\n_start:\n\tmov x29, #0\n\tmov x30, #0\n\tmov x0, sp\n\tb begin\n");
 

@@ -21,13 +21,13 @@ static int fit_for_a_name(const char *text, size_t most)
 	return length > 0 && length <= most && text[0] != '.'; /* a name with a dot is of a request that is being written */
 }
 
-/* DIRECTORY/missed/[PREFIX]ID.IFNAME beside the socket; 0 if ID and IFNAME are not fit for it. */
+/* DIRECTORY/missed/[PREFIX]ID.IFNAME beside the socket; 0 if there is none, or if ID and IFNAME are not fit for it. */
 static int missed_path(char *path, size_t *directory, const char *socket, const char *prefix, char **variables)
 {
 	const char *id = variable(variables, "CNI_CONTAINERID"), *ifname = variable(variables, "CNI_IFNAME");
 	size_t at = length_of(socket);
 
-	if (!fit_for_a_name(id, 200) || !fit_for_a_name(ifname, 15))
+	if (!*socket || !fit_for_a_name(id, 200) || !fit_for_a_name(ifname, 15))
 		return 0;
 	while (socket[at - 1] != '/')
 		at--;

@@ -94,6 +94,19 @@ static int socket_path(char *path, size_t room)
 	return 1;
 }
 
+/* Whether CNI_NETNS leads to no namespace, for certain. Asked here: the runtime started us among its own mounts, and the agent
+ * may live among others. A variable that is missing is for the agent to name. */
+static int namespace_is_gone(char **variables)
+{
+	const char *path = variable(variables, "CNI_NETNS");
+	struct statfs found;
+	long error = CALL(statfs, path, &found, 0, 0, 0, 0);
+
+	if (!*path)
+		return 0;
+	return *path != '/' || error == -ENOENT || error == -ENOTDIR || (!error && found.type != NSFS_MAGIC);
+}
+
 /* Whether the request can speak of annotations of ours at all: the others lose nothing without the agent. */
 static int asks_for_something(void)
 {

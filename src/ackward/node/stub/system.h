@@ -17,14 +17,16 @@ typedef unsigned char u8;
 
 /* The same on both machines (O_DIRECTORY and O_NOFOLLOW are not, and not used). */
 enum { O_RDONLY = 0, O_WRONLY = 1, O_CREAT = 0100, O_EXCL = 0200, O_CLOEXEC = 02000000, AT_FDCWD = -100 };
-enum { EINTR = 4, EAGAIN = 11, ENOSPC = 28, ENAMETOOLONG = 36, EPROTO = 71, ETIMEDOUT = 110 };
+enum { ENOENT = 2, EINTR = 4, EAGAIN = 11, ENOTDIR = 20, ENOSPC = 28, ENAMETOOLONG = 36, EPROTO = 71, ETIMEDOUT = 110 };
 enum { AF_UNIX = 1, SOCK_STREAM = 1, SOCK_CLOEXEC = O_CLOEXEC, SOL_SOCKET = 1, SO_SNDTIMEO = 21 };
 enum { MSG_DONTWAIT = 0x40, MSG_NOSIGNAL = 0x4000, POLLIN = 1, POLLOUT = 4, CLOCK_MONOTONIC = 1, SIG_BLOCK = 0, SIGPIPE = 13 };
+enum { NSFS_MAGIC = 0x6e736673 }; /* linux/magic.h: the file system of namespaces */
 
 struct timespec { long seconds, nanoseconds; };
 struct timeval { long seconds, microseconds; };
 struct pollfd { int fd; short events, revents; };
 struct sockaddr_un { unsigned short family; char path[108]; };
+struct statfs { long type, rest[14]; };
 struct dirent64 { unsigned long inode; long offset; unsigned short length; u8 type; char name[]; };
 
 /* The compiler may call these two by itself. */
