@@ -100,15 +100,20 @@ def entries(of: Engine, name: str) -> int:
     return count
 
 
-def talk(writer: socket.socket, count: int, seed: int) -> bytes:
-    """Write ``count`` bytes in pieces of random sizes, then shut down; gives the hash of what was written."""
+def talk(writer: socket.socket, count: int | threading.Event, seed: int) -> bytes:
+    """Write in pieces of random sizes, then shut down; gives the hash of what was written.
+
+    ``count``: so many bytes, or until that happens.
+    """
     chance, digest = random.Random(seed), hashlib.blake2b()
-    while count > 0:
-        size = min(count, chance.choice((1, 7, 100, 1000, 5000, 60_000)))
+    while not count.is_set() if isinstance(count, threading.Event) else count > 0:
+        size = chance.choice((1, 7, 100, 1000, 5000, 60_000))
+        if isinstance(count, int):
+            size = min(count, size)
+            count -= size
         piece = chance.randbytes(size)
         digest.update(piece)
         writer.sendall(piece)
-        count -= size
     writer.shutdown(socket.SHUT_WR)
     return digest.digest()
 
@@ -121,8 +126,8 @@ def listen_to(reader: socket.socket, seed: int) -> bytes:
     return digest.digest()
 
 
-def both_ways(ends: Pair, count: int, seed: int) -> list[bytes]:
-    """``count`` bytes each way at once; the four hashes: written and read, there and back."""
+def both_ways(ends: Pair, count: int | threading.Event, seed: int) -> list[bytes]:
+    """So much (:func:`talk`) each way at once; the four hashes: written and read, there and back."""
     client, server = ends
     jobs = [(talk, client), (listen_to, server), (talk, server), (listen_to, client)]
     hashes = [b""] * 4

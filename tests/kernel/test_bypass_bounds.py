@@ -6,7 +6,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ from tests.kernel.quickack_hosts import eventually, ip
 
 from ackward.kernel.namespaces import Namespace
 from ackward.remedies.bypass.engine import Engine
+
+LIMITED = Path("/sys/fs/cgroup/memory/memory.kmem.tcp.limit_in_bytes")
 
 
 def test_a_slow_reader_stops_its_writer_and_gets_every_byte(host: Namespace) -> None:
@@ -146,6 +149,71 @@ def test_where_memory_is_short_messages_go_over_tcp(host: Namespace, joining: En
         limits.write_text(before)
     assert eventually(lambda: _redirects_again(joining, client, server))
     close(client, server)
+
+
+@pytest.mark.skipif(
+    not LIMITED.exists(), reason="probe failed: no cgroup (v1) here limits the memory of sockets"
+)
+def test_where_the_readers_cgroup_is_full_messages_go_over_tcp(host: Namespace, joining: Engine) -> None:
+    """A pod's limit: what is redirected is charged to the reader's cgroup, by which send() would fail with ENOMEM."""
+    limit = 16 << 20
+    with _cgroup_of_sockets(limit) as inside:
+        with inside():
+            ends = [pair(host) for _ in range(20)]
+        sent = []
+        for client, _ in ends:
+            client.setblocking(False)
+            sent.append(_sent_until_it_blocks(client, most=limit))
+        counters = joining.counters()
+        assert counters.passed_memory
+        assert counters.redirected_bytes > limit / 8
+        for (client, server), said in zip(ends, sent, strict=True):
+            got = b""
+            while len(got) < len(said):
+                got += server.recv(1 << 20)
+            assert got == said
+            client.settimeout(HANGS)
+        assert eventually(lambda: _redirects_again(joining, *ends[0]))
+        for client, server in ends:
+            close(client, server)
+
+
+@contextmanager
+def _cgroup_of_sockets(limit: int) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """A v1 cgroup whose sockets may take so many bytes; sockets made within what it gives are of it."""
+    place = LIMITED.parent / f"ackward-{os.getpid()}"
+
+    def moved(to: Path) -> None:
+        (to / "cgroup.procs").write_text(str(os.getpid()))
+
+    @contextmanager
+    def inside() -> Iterator[None]:
+        moved(place)
+        try:
+            yield
+        finally:
+            moved(before)
+
+    before = place.parent / _own_cgroup_of_memory()
+    place.mkdir()
+    try:
+        (place / LIMITED.name).write_text(str(limit))
+        yield inside
+    finally:
+        assert eventually(lambda: _removed(place))
+
+
+def _own_cgroup_of_memory() -> str:
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    return next(line.split(":")[2] for line in lines if line.split(":")[1] == "memory").lstrip("/")
+
+
+def _removed(place: Path) -> bool:
+    try:
+        place.rmdir()
+    except OSError:  # busy: its last socket or process goes in a moment
+        return False
+    return True
 
 
 def _passes(joining: Engine, client: socket.socket, server: socket.socket) -> bool:

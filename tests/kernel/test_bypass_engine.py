@@ -252,6 +252,26 @@ def test_a_socket_that_is_connected_anew_reads_nothing_old(host: Namespace, join
         close(client, first, second)
 
 
+def test_a_socket_that_is_connected_anew_after_an_undo_reads_every_byte(host: Namespace) -> None:
+    """Nobody tells us of it any more. Twenty times, as the numbers that its new peer begins with are any."""
+    for _ in range(20):
+        with engine(host) as going, listener(host) as listening:
+            client = connect(host, *listening.getsockname())
+            first, _ = listening.accept()
+            first.sendall(b"old")
+            assert client.recv(100) == b"old"
+            assert going.counters().redirected == 1
+            going.switch(joining=False, redirecting=False)
+            going.detach()
+            disconnect(client)
+            client.connect(listening.getsockname())
+            second, _ = listening.accept()
+            for said in (b"new", b"and more"):
+                second.sendall(said)
+                assert client.recv(100) == said
+            close(client, first, second)
+
+
 def disconnect(connection: socket.socket) -> None:
     """connect(2) to AF_UNSPEC: Python's own connect() has no such address."""
     import ctypes

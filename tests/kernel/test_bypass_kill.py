@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -29,8 +30,8 @@ from tests.kernel.quickack_hosts import eventually
 
 from ackward import remedies
 from ackward.cli import main as cli
-from ackward.cli import undo as undo_command
 from ackward.kernel.namespaces import Namespace, command_inside, temporary
+from ackward.loop import fixing
 from ackward.model.bypass import Capabilities, Finding, Hazard, Outcome
 from ackward.model.plan import Plan, Receipt, Refusal, State
 from ackward.model.scopes import BypassScope
@@ -150,6 +151,73 @@ def test_the_one_who_applied_is_killed(host: Namespace, store: Receipts) -> None
         assert engine.counters().redirected == 1
     assert undo_all(store, [host]).complete
     assert not pinned(receipt).is_there
+    close(*ends)
+
+
+def test_what_an_ended_connection_left_unread_outlives_the_undo(host: Namespace, store: Receipts) -> None:
+    """Both ends have shut down, so it is none of the open ones that an undo tells of; its reader has not read."""
+    receipt = applied(host, store)
+    client, server = pair(host)
+    server.sendall(b"y" * 300_000)
+    client.shutdown(socket.SHUT_WR)
+    assert server.recv(1) == b""
+    server.close()
+    with pinned(receipt).engine() as engine:
+        assert eventually(lambda: engine.survey().ends == 0)
+    assert "no joined connection was open any more" in remedies.load("bypass").undo(receipt, store).words
+    got = 0
+    while piece := client.recv(8192):
+        got += len(piece)
+    assert got == 300_000
+    client.close()
+
+
+#: Undoes the one receipt of a directory, and is killed right after its first call of a function.
+UNDO = """
+import os, signal, sys
+from pathlib import Path
+from ackward import remedies
+from ackward.remedies.bypass.engine import Engine
+from ackward.remedies.bypass.pinned import Pinned
+from ackward.remedies.receipts import Receipts
+owner, name = sys.argv[2].split(".")
+owner = {"Engine": Engine, "Pinned": Pinned, "Path": Path}[owner]
+original = getattr(owner, name)
+def last(*arguments, **options):
+    original(*arguments, **options)
+    os.kill(os.getpid(), signal.SIGKILL)
+setattr(owner, name, last)
+store = Receipts(Path(sys.argv[1]))
+(receipt,) = store.load().receipts
+remedies.load("bypass").undo(receipt, store)
+"""
+
+
+@pytest.mark.parametrize(
+    "after", ["Engine.switch", "Engine.survey", "Engine.detach", "Path.unlink", "Pinned.remove_directory"]
+)
+def test_an_undo_is_killed_while_bytes_flow(host: Namespace, store: Receipts, after: str) -> None:
+    """At each of its steps; the next undo ends what it began."""
+    receipt = applied(host, store)
+    ends = pair(host)
+    outcomes: list[bytes] = []
+    done = threading.Event()
+    talking = threading.Thread(target=lambda: outcomes.extend(both_ways(ends, done, 1)))
+    talking.start()
+    try:
+        with pinned(receipt).engine() as engine:
+            assert eventually(lambda: engine.counters().redirected > 20)
+        undoing = [sys.executable, "-c", UNDO, str(store.directory), after]
+        killed = subprocess.run(undoing, capture_output=True, text=True, check=False)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert undo_all(store, [host]).complete
+        assert not pinned(receipt).is_there
+        assert store.load().receipts == ()
+    finally:
+        done.set()
+        talking.join(3 * HANGS)
+    written, read, back, read_back = outcomes
+    assert (written, back) == (read, read_back)
     close(*ends)
 
 
@@ -293,7 +361,9 @@ class TestPlan:
 
     def test_what_only_blocking_readers_meet_needs_no_word_when_none_joins(self, host: Namespace) -> None:
         capabilities.store(self.found(waitall=Outcome.DIFFERS, wakeup=Outcome.DIFFERS))
-        assert isinstance(self.plan(host), Plan)
+        plan = self.plan(host)
+        assert isinstance(plan, Plan)
+        assert any("blocks in recv() later may get EAGAIN" in note for note in plan.notes)
         refusal = self.plan(host, joins="all")
         assert isinstance(refusal, Refusal)
         assert "`--accept waitall,wakeup`" in refusal.next_step
@@ -334,7 +404,7 @@ class TestPlan:
     def test_a_command_with_everything(
         self, host: Namespace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(undo_command, "in_sight", lambda: [host])
+        monkeypatch.setattr(fixing, "in_sight", lambda: [host])
         capabilities.store(self.found())
         options = [
             "--port",

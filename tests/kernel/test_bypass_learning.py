@@ -14,6 +14,7 @@ from tests.kernel.bypass_hosts import (
     engine,
     listener,
 )
+from tests.kernel.steering_hosts import cgroup, moved_into
 
 from ackward.kernel.namespaces import Namespace, call_inside
 from ackward.lab.topology import two_hosts
@@ -170,6 +171,53 @@ def test_who_blocks_in_recv_stays_on_tcp(host: Namespace, learning: Engine) -> N
         close(client, listening.accept()[0])
         assert learning.counters().blocks == 3
         assert learning.counters().sampled == 1
+
+
+def test_a_client_that_blocks_after_it_has_connected_stays_on_tcp(host: Namespace, learning: Engine) -> None:
+    """As one does that limits the time of its connect() alone: the C client of Redis, create_connection(timeout=...)."""
+    with listener(host) as listening:
+        for _ in range(3):
+            client, server = connection(listening, host)
+            client.settimeout(None)
+            take_turns((client, server), 40)
+            close(client, server)
+    assert learning.services()[0].manner is Manner.BLOCKS
+    counters = learning.counters()
+    assert (counters.sampled, counters.blocks, counters.joined) == (1, 2, 0)
+
+
+@pytest.mark.parametrize("end", ["client", "server"])
+def test_a_member_that_has_come_to_block_is_the_last(host: Namespace, learning: Engine, end: str) -> None:
+    """The service's first connections were of programs that poll, or of this one before it changed."""
+    with listener(host) as listening:
+        for number in range(4):
+            client, server = connection(listening, host)
+            take_turns((client, server), 40)
+            if number == 1:
+                {"client": client, "server": server}[end].settimeout(None)
+                take_turns((client, server), 5)
+            close(client, server)
+    assert learning.services()[0].manner is Manner.BLOCKS
+    counters = learning.counters()
+    assert (counters.sampled, counters.joined, counters.blocks) == (1, 2, 2)
+
+
+def test_one_client_that_blocks_keeps_only_those_of_its_cgroup_out(host: Namespace, learning: Engine) -> None:
+    def ask(*, blocking: bool) -> int:
+        before = learning.counters().joined
+        client, server = connection(listening, host)
+        client.settimeout(None if blocking else HANGS)
+        take_turns((client, server), 40)
+        close(client, server)
+        return learning.counters().joined - before
+
+    with cgroup() as place, listener(host) as listening:
+        with moved_into(place):
+            assert [ask(blocking=True) for _ in range(2)] == [0, 0]
+        assert [ask(blocking=False) for _ in range(2)] == [0, 2]
+        with moved_into(place):
+            assert ask(blocking=False) == 0
+    assert sorted(service.manner for service in learning.services()) == [Manner.JOINS, Manner.BLOCKS]
 
 
 def test_who_blocks_in_recv_joins_if_that_was_accepted(host: Namespace) -> None:

@@ -23,7 +23,8 @@ from tests.kernel.quickack_hosts import eventually, wire
 
 from ackward.capture.calls import FAILED, CallCapture, Calls
 from ackward.cli import main as cli
-from ackward.errors import Refused, VerificationFailed
+from ackward.errors import ProgramRejected, Refused, VerificationFailed
+from ackward.kernel.libbpf import Object
 from ackward.kernel.namespaces import Namespace, command_inside, temporary
 from ackward.kernel.sock_diag import TcpState, dump
 from ackward.loop import bypassing, fixing, proving
@@ -379,3 +380,16 @@ class TestCalls:
         services = by_service(seen, asking, seen.calls["elapsed_ns"][asked])
         assert len(services[f"198.19.71.1:{port}"]) == len(services[f"127.0.0.1:{other}"]) == 5
         self.close(*across, *within)
+
+
+def test_a_kernel_without_typed_tracepoints_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that lets nobody attach to functions: the tracepoints are there, and are refused."""
+
+    def load(_: Object) -> None:
+        raise ProgramRejected("calls.bpf.o could not be loaded: Operation not permitted", log="the log")
+
+    monkeypatch.setattr(Object, "load", load)
+    with pytest.raises(ProgramRejected, match="typed tracepoints") as refused, CallCapture():
+        pass
+    assert "without --prove" in refused.value.next_step
+    assert refused.value.log == "the log"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,27 +21,45 @@ from tests.kernel.steering_hosts import CGROUP, cgroup, moved_into
 
 from ackward.kernel.namespaces import Namespace, call_inside, temporary
 from ackward.model.scopes import BypassScope
-from ackward.remedies.bypass.engine import Engine
+from ackward.remedies.bypass.engine import Engine, attached
+from ackward.remedies.bypass.rules import Rules
 
 
 def test_the_same_addresses_and_ports_in_two_namespaces_never_meet(host: Namespace) -> None:
-    with temporary("bypass-twin") as twin, engine(host) as here, engine(twin) as there:
-        sockets = []
-        for place, said in ((host, b"here"), (twin, b"there")):
-            listening = listener(place, port=7411)
-            client = call_inside(place, socket.socket)
-            client.settimeout(HANGS)
-            client.bind(("127.0.0.1", 7412))
-            client.connect(("127.0.0.1", 7411))
-            server, _ = listening.accept()
-            client.sendall(said)
-            sockets.append((listening, client, server, said))
-        for _, _, server, said in sockets:
-            assert server.recv(100) == said
-        assert here.counters().redirected_bytes == 4
-        assert there.counters().redirected_bytes == 5
-        for listening, client, server, _ in sockets:
-            close(listening, client, server)
+    """In one bypass for both, whose connections begin at once: each is told by its numbers alone."""
+    rules = Rules(BypassScope(ports=(7411, 7411), joins="all"))  # of whatever namespace
+    with temporary("bypass-twin") as twin, attached(rules) as both, ExitStack() as stack:
+        places = (host, twin)
+        listening = [stack.enter_context(listener(place, port=7411)) for place in places]
+        for number in range(50):
+            clients = [stack.enter_context(call_inside(place, socket.socket)) for place in places]
+            for client in clients:
+                client.settimeout(HANGS)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                client.bind(("127.0.0.1", 10_000 + number))
+            at_once = threading.Barrier(2)
+            connecting = [threading.Thread(target=_connect, args=(client, at_once)) for client in clients]
+            for thread in connecting:
+                thread.start()
+            for thread in connecting:
+                thread.join()
+            servers = [stack.enter_context(one.accept()[0]) for one in listening]
+            # All that is asked is sent before anything is read.
+            for client, said in zip(clients, (b"here", b"there"), strict=True):
+                client.sendall(said)
+            assert [server.recv(100) for server in servers] == [b"here", b"there"]
+            for server, said in zip(servers, (b"from here", b"from there"), strict=True):
+                server.sendall(said)
+            assert [client.recv(100) for client in clients] == [b"from here", b"from there"]
+        counters = both.counters()
+        # Two that began within the same 64 ns at both ends have the same numbers: then neither joins.
+        assert counters.ambiguous <= 2
+        assert min(counters.joined, counters.redirected) >= 200 - 4 * counters.ambiguous
+
+
+def _connect(client: socket.socket, at_once: threading.Barrier) -> None:
+    at_once.wait(HANGS)
+    client.connect(("127.0.0.1", 7411))
 
 
 class TestWhoStaysOut:

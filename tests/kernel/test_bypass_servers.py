@@ -6,12 +6,19 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
+from tests.kernel.bypass_hosts import engine
 
 from ackward.kernel.namespaces import Namespace, command_inside, temporary
 from ackward.lab.local_servers import SERVERS, program, started, wrk
+from ackward.model.scopes import BypassScope
+from ackward.remedies.bypass.engine import Engine
+from ackward.remedies.bypass.rules import Manner
 from ackward.remedies.bypass.selftest.ways import Joined
+from ackward.remedies.bypass.words import kept_out
 
 #: A run of each; the lab measures, here only failures count.
 SECONDS = 1
@@ -186,11 +193,15 @@ def test_node_fails_no_request(host, redirected, tmp_path):
     assert redirected() > load.requests
 
 
+def java(host: Namespace, directory: Path) -> AbstractContextManager[None]:
+    (directory / "Server.java").write_text(JAVA)
+    subprocess.run(["javac", "-J-XX:TieredStopAtLevel=1", "Server.java"], cwd=directory, check=True)
+    return started(host, ["java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "Server"], 7512, directory)
+
+
 @needs("javac", "java", "wrk")
 def test_java_that_asks_for_available_bytes_fails_no_request(host, redirected, tmp_path):
-    (tmp_path / "Server.java").write_text(JAVA)
-    subprocess.run(["javac", "-J-XX:TieredStopAtLevel=1", "Server.java"], cwd=tmp_path, check=True)
-    with started(host, ["java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "Server"], 7512, tmp_path):
+    with java(host, tmp_path):
         load = wrk(host, 7512, SECONDS)
     assert load.failed == 0
     assert redirected() > load.requests
@@ -200,6 +211,69 @@ def test_java_that_asks_for_available_bytes_fails_no_request(host, redirected, t
 def test_python_gives_every_answer(host, redirected, script, right):
     assert int(inside(host, sys.executable, "-c", textwrap.dedent(script))) == right
     assert redirected() > right
+
+
+class TestLearned:
+    """As ``fix bypass`` decides by itself: who profits joins after its first connections, who blocks stays out."""
+
+    @pytest.fixture
+    def learning(self) -> Iterator[tuple[Namespace, Engine]]:
+        with temporary("servers-learned") as made, engine(made, BypassScope()) as learned:
+            yield made, learned
+
+    @pytest.mark.parametrize(
+        "server",
+        [
+            pytest.param(server, id=server.name, marks=needs(*server.needs))
+            for server in SERVERS
+            if server.name != "redis"
+        ],
+    )
+    def test_a_server_that_polls_joins(self, learning, server):
+        host, learned = learning
+        with server.running(host):
+            first = server.load(host, server.port, SECONDS)
+            assert learned.counters().sampled
+            second = server.load(host, server.port, SECONDS)
+        assert first.failed == second.failed == 0
+        assert [one.manner for one in learned.services() if one.port == server.port] == [Manner.JOINS]
+        assert learned.counters().redirected > second.requests
+
+    @pytest.mark.parametrize(
+        "client",
+        ["'127.0.0.1', 7514", "'127.0.0.1', 7514, timeout=20"],
+        ids=["both ends block", "the server blocks"],
+    )
+    def test_a_server_that_blocks_stays_out(self, learning, client):
+        host, learned = learning
+        script = textwrap.dedent(BLOCKING).replace(
+            "HTTPConnection('127.0.0.1', 7514)", f"HTTPConnection({client})"
+        )
+        for _ in range(2):
+            assert int(inside(host, sys.executable, "-c", script)) == 400
+        counters = learned.counters()
+        assert (counters.joined, counters.redirected) == (0, 0)
+        assert "of services with a program that blocks in recv()" in kept_out(counters)
+
+    @needs("redis-server", "redis-benchmark")
+    def test_redis_stays_out_for_one_client_that_blocks(self, learning):
+        """redis-benchmark first asks for the configuration, over a connection that blocks once it is made (hiredis)."""
+        host, learned = learning
+        redis = next(server for server in SERVERS if server.name == "redis")
+        with redis.running(host):
+            loads = [redis.load(host, redis.port, SECONDS) for _ in range(2)]
+        assert [load.failed for load in loads] == [0, 0]
+        assert [one.manner for one in learned.services() if one.port == redis.port] == [Manner.BLOCKS]
+        assert "of services with a program that blocks in recv()" in kept_out(learned.counters())
+
+    @needs("javac", "java", "wrk")
+    def test_java_that_blocks_stays_out(self, learning, tmp_path):
+        host, learned = learning
+        with java(host, tmp_path):
+            loads = [wrk(host, 7512, SECONDS) for _ in range(2)]
+        assert [load.failed for load in loads] == [0, 0]
+        assert learned.counters().joined == 0
+        assert "of services with a program that blocks in recv()" in kept_out(learned.counters())
 
 
 def inside(host: Namespace, *argv: str) -> str:

@@ -60,7 +60,7 @@ def members(engine: Engine) -> int:
 def test_twenty_gigabytes_both_ways_at_random_speeds(joined, load):
     """Between two hosts, IPv4 and IPv6, writes and reads of 1 B to 256 kB, pauses at either end.
 
-    The IPv6 half in segments of one packet: of those some are sent again and overlap what has come.
+    The IPv6 half in segments of one packet.
     """
     hosts, engine = joined
     with serving(hosts.server, load, 8) as server:
@@ -77,8 +77,8 @@ def test_twenty_gigabytes_both_ways_at_random_speeds(joined, load):
             )
             assert done.numbers[0] == pytest.approx(GIGABYTES * 1e9 / 2, abs=8)
     counters = engine.counters()
-    # What was written while a reader rested, and until that was read, went over TCP.
-    assert counters.redirected_bytes > GIGABYTES * 1e9 / 50
+    # What was written while a reader rested, and until that was read, went over TCP: some half of all.
+    assert counters.redirected_bytes > GIGABYTES * 1e9 / 10
     assert until(lambda: members(engine) == 0)
 
 

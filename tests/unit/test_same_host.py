@@ -45,6 +45,9 @@ def test_request_and_response_over_the_loopback_would_profit():
     assert 0 < service.saves_ns < report.causes[Cause.NETWORK].ns
     assert service.command == "ackward fix bypass --port 8080 --dry-run"
     assert "20 exchanges of 200 B" in service.words
+    # What packets do not tell.
+    assert "unless a program waits in recv() itself" in service.words
+    assert "add --netns" in service.words
 
 
 @pytest.mark.parametrize(
@@ -71,8 +74,25 @@ def test_other_hosts_are_not_named():
 def test_both_ends_seen_live_are_one_host():
     [service] = diagnose(recordings.load("standoff-both")).report.same_host
     assert service.known_by == "both ends"
+    assert "--netns" not in service.words
     for view_ in ("client", "server"):
         assert diagnose(recordings.load(f"standoff-{view_}")).report.same_host == []
+
+
+def test_the_command_names_the_namespace_of_the_server():
+    seen = recordings.load("standoff-both")
+    for name, option in (
+        ("shop-1", " --netns shop-1"),
+        ("pid:4711", " --netns 4711"),
+        ("self", ""),
+        (None, ""),
+    ):
+        sockets = tuple(
+            one if one.is_client else replace(one, owner=replace(one.owner, netns_name=name))
+            for one in seen.sockets
+        )
+        [service] = diagnose(replace(seen, sockets=sockets)).report.same_host
+        assert service.command == f"ackward fix bypass --port 7000{option} --dry-run"
 
 
 def test_the_terminal_names_them():

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ackward.capture.calls_layout import CALL, CALL_END
-from ackward.errors import Unavailable
+from ackward.errors import ProgramRejected, Unavailable
 from ackward.kernel.libbpf import Object
 from ackward.kernel.machine import LINUX
 from ackward.kernel.questions import tracepoint
@@ -29,6 +29,7 @@ MOST_CALLS, MOST_ENDS = 4_000_000, 1_000_000
 #: ``elapsed_ns`` of a call that failed.
 FAILED = (1 << 64) - 1
 _PURPOSE = "what programs wait for cannot be measured; nothing was changed"
+_WITHOUT = "apply it without --prove, and compare what your own load says"
 
 Numbers = NDArray[np.int64]
 
@@ -77,6 +78,14 @@ class CallCapture:
             for program in ("wrote", "got"):
                 self._object.attach(program)
             self._rings = Ring(self._object.map("calls"), CALL), Ring(self._object.map("ends"), CALL_END)
+        except ProgramRejected as error:
+            self._object.close()
+            raise ProgramRejected(
+                f"this kernel takes no program at its typed tracepoints (tp_btf): {error.missing}",
+                log=error.log,
+                consequence=_PURPOSE,
+                next_step=_WITHOUT,
+            ) from error
         except BaseException:
             self._object.close()
             raise
@@ -117,7 +126,7 @@ def require_call_hooks() -> None:
             raise Unavailable(
                 f"this kernel has no {name} tracepoint (6.3)",
                 consequence=_PURPOSE,
-                next_step="apply it without --prove, and compare what your own load says",
+                next_step=_WITHOUT,
             )
 
 

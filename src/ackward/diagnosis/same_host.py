@@ -15,6 +15,7 @@ from ackward.diagnosis.attribution import Attribution
 from ackward.diagnosis.counted import Counted
 from ackward.diagnosis.flows import Flow
 from ackward.diagnosis.partition import CAUSES
+from ackward.diagnosis.words import place
 from ackward.model.causes import Cause
 from ackward.model.report import SameHost
 from ackward.report.units import duration, plural, size
@@ -39,6 +40,8 @@ class _Service:
     rtt_ns: int = 0  # the shortest that is known of any of its connections
     live: bool = False
     mptcp: bool = False
+    server: str = ""
+    place: str = ""  # the option that names the server's namespace, if that is not the current one
 
 
 def services(seen: Attribution, fast: Mapping[int, Counted]) -> list[SameHost]:
@@ -48,11 +51,12 @@ def services(seen: Attribution, fast: Mapping[int, Counted]) -> list[SameHost]:
     mine = parts.cause == at
     network = np.bincount(seen.flow_of[mine], weights=parts.ns[mine], minlength=len(flows))
     exchanges = np.bincount(seen.exchanges.flow_of, minlength=len(flows))
-    found: dict[str, _Service] = {}
+    found: dict[tuple[str, str], _Service] = {}
     for number, flow in enumerate(flows):
         if not _stays(flow):
             continue
-        service = found.setdefault(str(flow.server), _Service())
+        where = str(flow.server), place(flow.server_end.owner if flow.server_end else None)
+        service = found.setdefault(where, _Service(server=where[0], place=where[1]))
         sums = fast.get(number)
         service.flows += 1
         service.exchanges += int(exchanges[number]) + (sums.exchanges if sums else 0)
@@ -62,8 +66,7 @@ def services(seen: Attribution, fast: Mapping[int, Counted]) -> list[SameHost]:
             service.rtt_ns = min(service.rtt_ns or flow.min_rtt_ns, flow.min_rtt_ns)
         service.live |= flow.client_end is not None
         service.mptcp |= flow.mptcp
-    told = [_told(server, service) for server, service in found.items()]
-    return sorted(told, key=lambda one: -one.saves_ns)
+    return sorted(map(_told, found.values()), key=lambda one: -one.saves_ns)
 
 
 def _stays(flow: Flow) -> bool:
@@ -72,7 +75,7 @@ def _stays(flow: Flow) -> bool:
     return flow.client.address.is_loopback and flow.server.address.is_loopback
 
 
-def _told(server: str, service: _Service) -> SameHost:
+def _told(service: _Service) -> SameHost:
     why_not = _against(service)
     saves = 0 if why_not else int(service.network_ns * SAVED)
     each = service.octets // max(1, service.exchanges)
@@ -82,17 +85,19 @@ def _told(server: str, service: _Service) -> SameHost:
     else:
         words = (
             f"{seen}: past the stack they would take about {duration(saves // service.exchanges)} less each, "
-            f"{duration(saves)} in all"
+            f"{duration(saves)} in all, unless a program waits in recv() itself: `fix bypass` leaves such services "
+            "on TCP"
+            + ("" if service.live else "; add --netns if they are in another namespace than the current one")
         )
-    port = server.rpartition(":")[2]
+    port = service.server.rpartition(":")[2]
     return SameHost(
-        server=server,
+        server=service.server,
         known_by="both ends" if service.live else "loopback",
         flows=service.flows,
         exchanges=service.exchanges,
         saves_ns=saves,
         words=words,
-        command=None if why_not else f"ackward fix bypass --port {port} --dry-run",
+        command=None if why_not else f"ackward fix bypass --port {port}{service.place} --dry-run",
     )
 
 

@@ -9,7 +9,6 @@ import os
 import platform
 import re
 import subprocess
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -17,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from ackward.errors import PrivilegeMissing, Unavailable
-from ackward.kernel.namespaces import Namespace, command_inside, temporary
+from ackward.kernel import leftovers
+from ackward.kernel.namespaces import Namespace, temporary
+from ackward.lab import programs
 from ackward.lab.local_servers import SERVERS, Server, program, started
 from ackward.lab.run import Tell, Told
 from ackward.lab.topology import TwoHosts, two_hosts
@@ -87,7 +88,7 @@ def _in_turns(
 
 def _messages(settings: Mapping[str, Any], tell: Tell) -> list[Message]:
     found = []
-    with two_hosts() as hosts, tempfile.TemporaryDirectory(prefix="ackward-qperf-") as directory:
+    with two_hosts() as hosts, leftovers.directory("qperf") as directory:
         argv = [str(program("qperf"))]
         with started(hosts.server, argv, _QPERF, Path(directory)):
             for done, size in enumerate(settings["sizes"]):
@@ -105,7 +106,7 @@ def _qperf(hosts: TwoHosts, settings: Mapping[str, Any], test: str, size: int, _
     address = hosts.server_address(settings["family"])
     argv = ["qperf", address, "-t", str(seconds), "-ub", "-m", str(size), test]
     done = subprocess.run(
-        command_inside(hosts.client, argv), capture_output=True, text=True, timeout=seconds + 30, check=False
+        programs.inside(hosts.client, argv), capture_output=True, text=True, timeout=seconds + 30, check=False
     )
     told = re.search(r"(?:latency|bw)\s*=\s*([\d.,]+) (\w+)", done.stdout)
     if done.returncode != 0 or told is None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ackward.capture.calls import FAILED, CallCapture, Calls
 from ackward.diagnosis.diagnose import percentiles
 from ackward.errors import Refused, VerificationFailed
-from ackward.kernel.probes import cgroup2_mount
+from ackward.kernel.probes import cgroup_directory
 from ackward.kernel.sock_diag import TcpState, dump
 from ackward.loop.calls_reach import by_service, reached
 from ackward.loop.phases import Measured, counted_windows
@@ -75,8 +75,8 @@ class CallMeter:
         )
 
     def _seen(self) -> tuple[Calls, float]:
-        cgroup = None if self.scope.cgroup is None else cgroup2_mount() / self.scope.cgroup.lstrip("/")
-        with CallCapture(cgroup.stat().st_ino if cgroup else 0) as capture:
+        cgroup = self.scope.cgroup
+        with CallCapture(0 if cgroup is None else cgroup_directory(cgroup).stat().st_ino) as capture:
             began = time.monotonic()
             while (gone := time.monotonic() - began) < self.seconds and not capture.full:
                 if self.stop.wait(min(_POLL, self.seconds - gone)):
@@ -156,7 +156,7 @@ def _why_none(counters: Counters, seconds: float) -> tuple[str, str]:
         )
     elif counters.blocks:
         next_step = "if its programs mind none of these, add `--accept waitall,wakeup,shut-read`"
-    elif any(in_scope._replace(sampled=0)[: Counters._fields.index("wrote_early") + 1]):
+    elif any(in_scope._replace(sampled=0)[: Counters._fields.index("redirected")]):
         next_step = "see docs/bypass.md for what each of these means"
     else:
         next_step = "prove longer: a service is learned from its first connections, and the next ones join"

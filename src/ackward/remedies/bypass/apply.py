@@ -10,7 +10,7 @@ from ackward.errors import Unavailable
 from ackward.kernel.bpffs import require_bpffs
 from ackward.kernel.btf import kernel_btf
 from ackward.kernel.namespaces import Namespace
-from ackward.kernel.probes import cgroup2_mount
+from ackward.kernel.probes import cgroup2_mount, cgroup_directory
 from ackward.model.changes import BypassInstalled, Change
 from ackward.model.plan import Ending, Look, Plan, Refusal, State, Undone
 from ackward.model.scopes import BypassScope, Scope
@@ -35,6 +35,7 @@ def plan(namespace: Namespace, scope: Scope) -> Plan | Refusal:
         raise Unavailable(
             "this kernel gives network namespaces no cookie (SO_NETNS_COOKIE, Linux 5.14)",
             consequence="connections of one namespace cannot be told from another's; nothing was changed",
+            next_step="take a newer kernel; `ackward fix quickack` or `nodelay` ends stalls on this one",
         )
     _require_queue_length()
     found = planning.plan(Facts(identity, capabilities.load()), scope)
@@ -56,12 +57,8 @@ def _require_queue_length() -> None:
 
 
 def _rules(scope: BypassScope, netns: int) -> Rules:
-    cgroup_id = 0 if scope.cgroup is None else _cgroup(scope).stat().st_ino
+    cgroup_id = 0 if scope.cgroup is None else cgroup_directory(scope.cgroup).stat().st_ino
     return Rules(scope, netns=netns, cgroup_id=cgroup_id)
-
-
-def _cgroup(scope: BypassScope) -> Path:
-    return cgroup2_mount() / (scope.cgroup or "").lstrip("/")
 
 
 class Bypass:

@@ -2,10 +2,12 @@
 /*
  * Joins the two sockets of a connection within this host: what one sends is put into the other's receive queue.
  *
- * Pairing. A connection's two initial sequence numbers are known to its two ends and to nobody else; they survive
- * namespaces, NAT and IPv4-mapped addresses. The server's end *offers* at the SYN, before there is a socket
- * (RWND_INIT), so that the client's end, which *joins* before connect() returns (ACTIVE_ESTABLISHED), knows that its peer
- * is here. The server's socket joins before its first byte is looked at (PASSIVE_ESTABLISHED).
+ * Pairing. A connection's two initial sequence numbers are known to its two ends; they survive namespaces, NAT and
+ * IPv4-mapped addresses. secure_tcp_seq() makes each from addresses, ports and the time, in steps of 64 ns, so two connections
+ * with equal addresses in two namespaces might have the same: then neither joins. The server's end *offers* at the SYN,
+ * before there is a socket (RWND_INIT), so that the client's end, which *joins* before connect() returns
+ * (ACTIVE_ESTABLISHED), knows that its peer is here. The server's socket joins before its first byte is looked at
+ * (PASSIVE_ESTABLISHED).
  *
  * One queue. A member has a verdict program, so that bytes which come over TCP go into the same queue as those that are
  * redirected (sk_psock.ingress_msg), in the order of their arrival. So TCP is a way out at any message: when the reader
@@ -29,6 +31,9 @@ char LICENSE[] SEC("license") = "GPL";
 #define TCP_CLOSE 7
 #define PSOCK_POINTER (~7UL) /* SK_USER_DATA_PTRMASK, include/net/sock.h */
 #define IS_PSOCK 4	     /* SK_USER_DATA_PSOCK */
+#define MEMCG_POINTER (~7UL) /* newer kernels keep flags in sk_memcg's low bits */
+#define SMALLEST_PAGE 4096 /* larger ones make a message look larger than it is */
+#define SPARE_PAGES 256 /* four of the portions that a processor takes at once: MEMCG_CHARGE_BATCH */
 #define MOST_SKIPPED 4095    /* sk_skb_adjust_room(), net/core/filter.c */
 #define LARGEST_SEGMENT 524280 /* GSO_MAX_SIZE */
 
@@ -68,8 +73,10 @@ int connections(struct bpf_sock_ops *ops)
 	} else if (ops->op == BPF_SOCK_OPS_RTT_CB) {
 		learn(scope, ops, socket, tp, false);
 	} else if (ops->op == BPF_SOCK_OPS_STATE_CB) {
-		if (ops->args[0] == TCP_ESTABLISHED)
+		if (ops->args[0] == TCP_ESTABLISHED) {
+			reconsider(scope, socket, tp);
 			learn(scope, ops, socket, tp, true);
+		}
 		if (ops->args[1] == TCP_CLOSE)
 			left(socket);
 	} else if (!scope->joining) {
@@ -124,6 +131,36 @@ static __always_inline bool few_wait(const struct scope *scope, struct end *end,
 	return end->messages - end->read_messages < scope->most_messages;
 }
 
+/*
+ * Whether a cgroup that the reader's memory is charged to may have no room for so many bytes more, and what other processors take
+ * meanwhile. bpf_tcp_ingress() would fail then, or have a program of that cgroup killed; TCP stops its writer.
+ */
+static __always_inline bool cgroup_is_short(const struct sock___bypass *reader, u32 size)
+{
+	struct page_counter___bypass *counter;
+	struct mem_cgroup___bypass *group;
+	u64 owner;
+
+	if (!bpf_core_field_exists(reader->sk_memcg))
+		return false;
+	/* As a number, which can be masked; any struct that begins with one would do. */
+	owner = AT(struct page_counter___bypass, &reader->sk_memcg)->usage.counter & MEMCG_POINTER;
+	if (!owner)
+		return false;
+	group = AT(struct mem_cgroup___bypass, owner);
+	counter = &group->memory;
+	if (bpf_core_field_exists(group->tcpmem) && group->tcpmem_active)
+		counter = &group->tcpmem;
+	for (int i = 0; i < DEEPEST_CGROUP; i++) {
+		if (counter->usage.counter + size / SMALLEST_PAGE + SPARE_PAGES > counter->max)
+			return true;
+		counter = counter->parent;
+		if (!counter)
+			return false;
+	}
+	return true;
+}
+
 /* REDIRECTED, or why not. */
 static __always_inline enum counter way_of(const struct scope *scope, struct sk_msg_md *message, struct bpf_sock *socket,
 					   struct end *end)
@@ -149,7 +186,8 @@ static __always_inline enum counter way_of(const struct scope *scope, struct sk_
 	if (tp->snd_una != tp->write_seq || peer->sk_receive_queue.qlen || psock->ingress_skb.qlen)
 		return PASSED_BEHIND;
 	/* TCP waits where there is no memory; a message that is redirected would fail with ENOMEM. */
-	if (AT(struct hlist_head___bypass, peer->__sk_common.skc_prot->memory_pressure)->first)
+	if (AT(struct hlist_head___bypass, peer->__sk_common.skc_prot->memory_pressure)->first ||
+	    cgroup_is_short(peer, message->size))
 		return PASSED_MEMORY;
 	if (tp->snd_wnd < ((struct tcp_sock___bypass *)tp)->max_window / 2)
 		return PASSED_WINDOW;
@@ -216,12 +254,15 @@ int received(struct __sk_buff *skb)
 	u64 cookie = bpf_get_socket_cookie(skb);
 	struct member *member = bpf_map_lookup_elem(&listed, &cookie);
 	struct skipping skipping = { skb, 0 };
-	u32 first = 0, length = skb->len;
+	u32 first = 0, length = skb->len, start;
 
 	/* TCP_SKB_CB(skb)->seq is the first word of the control block (include/net/tcp.h). */
 	if (!member || bpf_probe_read_kernel(&first, sizeof(first), ((struct sk_buff___bypass *)skb)->cb))
 		return SK_PASS;
-	if ((int)(member->received - first) > 0) {
+	start = first_byte(AT(struct tcp_sock, member->socket));
+	if (start != member->first) { /* connected anew, after an undo: while we are attached such a socket leaves */
+		member->first = start;
+	} else if ((int)(member->received - first) > 0) {
 		skipping.left = member->received - first;
 		if (skipping.left > length)
 			skipping.left = length;

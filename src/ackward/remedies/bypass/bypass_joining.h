@@ -34,7 +34,11 @@ static __always_inline void offer(const struct scope *scope, struct bpf_sock_ops
 	pair.netns = netns_of(common);
 	numbers.client = BPF_CORE_READ(request, rcv_isn);
 	numbers.server = BPF_CORE_READ(request, snt_isn);
-	bpf_map_update_elem(&pairs, &numbers, &pair, BPF_ANY);
+	/* Two connections with the same numbers: which client belongs to which server cannot be told. */
+	if (bpf_map_update_elem(&pairs, &numbers, &pair, BPF_NOEXIST)) {
+		bpf_map_delete_elem(&pairs, &numbers);
+		count(AMBIGUOUS);
+	}
 }
 
 /* Whether the socket is an ordinary one that nobody else has a hand on. */
@@ -76,10 +80,12 @@ static __always_inline bool join(struct bpf_sock_ops *ops, struct bpf_sock *sock
 		.server = server,
 		.port = port,
 		.received = tp->rcv_nxt,
+		.first = first_byte(tp),
 	};
 
 	end->self.cookie = bpf_get_socket_cookie(ops);
 	end->self.socket = (u64)tp;
+	end->server = server;
 	bpf_sk_storage_delete(&ends, socket);
 	if (!bpf_sk_storage_get(&ends, socket, end, BPF_SK_STORAGE_GET_F_CREATE) ||
 	    bpf_map_update_elem(&listed, &end->self.cookie, &member, BPF_ANY)) {
@@ -124,6 +130,7 @@ static __always_inline void join_client(const struct scope *scope, struct bpf_so
 		count(OUT_OF_SCOPE);
 		goto forget;
 	}
+	pair->service.client = BPF_CORE_READ(cgroup_of((struct sock___bypass *)tp), kn, id);
 	pair->service.within = pair->netns == netns_of((struct sock_common *)tp);
 	pair->manner = manner_of(scope, &pair->service);
 	switch (pair->manner) {
@@ -143,13 +150,15 @@ static __always_inline void join_client(const struct scope *scope, struct bpf_so
 	}
 	if (pair->manner == UNDECIDED) {
 		count(SAMPLED);
-		sample(ops, socket, &pair->service, tp, false);
 		pair->client.cookie = cookie;
+		pair->client.socket = (u64)tp;
+		sample(ops, socket, pair, false);
 		return;
 	}
 	if (!ordinary(tp))
 		goto forget;
 	end.numbers = numbers;
+	end.service = pair->service;
 	if (join(ops, socket, tp, false, port, &end)) {
 		pair->client = end.self;
 		return;
@@ -167,12 +176,13 @@ static __always_inline void join_server(struct bpf_sock_ops *ops, struct bpf_soc
 	if (!pair || !pair->client.cookie)
 		return;
 	if (pair->manner == UNDECIDED) {
-		sample(ops, socket, &pair->service, tp, true);
+		sample(ops, socket, pair, true);
 		bpf_map_delete_elem(&pairs, &numbers);
 		return;
 	}
 	end.numbers = numbers;
 	end.peer = pair->client;
+	end.service = pair->service;
 	if (!ordinary(tp) || !join(ops, socket, tp, true, tp->inet_conn.icsk_inet.sk.__sk_common.skc_num, &end)) {
 		bpf_map_delete_elem(&pairs, &numbers);
 		return;

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
 /*
- * Which services profit, learned from samples of their connections on plain TCP. A service is the cgroup and port of a server;
- * its clients in other namespaces and those in its own are learned apart. The rule:
+ * Which services profit, learned from samples of their connections on plain TCP. A service is the cgroup and port of a server
+ * and the cgroup of its clients, so that one client that blocks keeps only its own kind out; clients in other namespaces and
+ * those in the server's own are learned apart. The rule:
  *  - Peers that take turns send about as many segments each way: join.
  *  - One that streams sends many segments for each that comes back. TCP is quick where it gathers many writes into a segment;
  *    past the stack each is handled by itself. Join where it gathers few: GATHERED at most between two namespaces,
  *    GATHERED_WITHIN in one, where a segment costs less. Writes are seen from 6.15 on; before, no stream joins.
- *  - A service whose server waits in recv() itself, or has options that a sock map ignores, does not join.
+ *  - A service of which an end was ever seen to wait in recv() itself, or to have options that a sock map ignores, does not
+ *    join. That is looked at when a sample ends, as programs may change their sockets after connect(), and when a member closes.
  * docs/bypass.md has the figures. A sample ends after some segments, and fades when others come. What is kept: an entry for each
  * of SERVICES services, of which the least used go first; and a few bytes beside each socket that is being sampled.
  */
@@ -49,10 +51,9 @@ static __always_inline void show_writes(struct bpf_sock_ops *ops, int flags)
 	bpf_setsockopt(ops, SOL_SOCKET, SK_BPF_CB_FLAGS, &flags, sizeof(flags));
 }
 
-static __always_inline void sample(struct bpf_sock_ops *ops, struct bpf_sock *socket, const struct service *service,
-				   struct tcp_sock *tp, bool server)
+static __always_inline void sample(struct bpf_sock_ops *ops, struct bpf_sock *socket, const struct pair *pair, bool server)
 {
-	struct sample sample = { .service = *service, .server = server };
+	struct sample sample = { .service = pair->service, .client = pair->client, .server = server };
 
 	if (!bpf_sk_storage_get(&samples, socket, &sample, BPF_SK_STORAGE_GET_F_CREATE))
 		return;
@@ -111,17 +112,54 @@ static __always_inline bool gathers_at_most(const struct learned *learned, u64 w
 	return learned->writes && learned->carried * learned->writes <= learned->written * learned->sent * writes;
 }
 
+/* What an end by itself calls for. One that was not accepted yet, or that no program has any more, shows nothing. */
+static __always_inline enum manner manner_of_end(const struct scope *scope, struct tcp_sock *tp)
+{
+	if (!BPF_CORE_READ((struct sock___bypass *)tp, sk_socket))
+		return UNDECIDED;
+	return peculiar(tp) ? PECULIAR : scope->pollers_only && blocks(tp) ? BLOCKING : JOINS;
+}
+
+static __always_inline void overrule(u32 *called_for, enum manner manner)
+{
+	if (manner > *called_for)
+		*called_for = manner;
+}
+
+/* A member that leaves: later ones of its service do not join if its program has come to block. */
+static __always_inline void reconsider(const struct scope *scope, struct bpf_sock *socket, struct tcp_sock *tp)
+{
+	struct end *end = bpf_sk_storage_get(&ends, socket, 0, 0);
+	struct learned *learned = end ? bpf_map_lookup_elem(&services, &end->service) : NULL;
+	enum manner manner = manner_of_end(scope, tp);
+
+	if (!learned || manner <= JOINS)
+		return;
+	overrule(end->server ? &learned->server : &learned->client, manner);
+	overrule(&learned->manner, manner);
+}
+
 static __always_inline void decide(struct learned *learned, bool within)
 {
-	if (learned->server != JOINS) /* or no server's end has been seen yet */
-		learned->manner = learned->server;
-	else if (learned->segments < ENOUGH)
+	u32 either = learned->server > learned->client ? learned->server : learned->client;
+
+	if (either > JOINS)
+		learned->manner = either;
+	else if (!learned->server || !learned->client || learned->segments < ENOUGH)
 		return;
 	else if (take_turns(learned->turns, learned->segments) ||
 		 gathers_at_most(learned, within ? GATHERED_WITHIN : GATHERED))
 		learned->manner = JOINS;
 	else
 		learned->manner = STREAMING;
+}
+
+/* The other end of a sampled server's, if it is there still: its address may be another socket's by now. */
+static __always_inline struct tcp_sock *client_of(const struct sample *sample)
+{
+	struct sock___bypass *client = (void *)sample->client.socket;
+
+	return BPF_CORE_READ(client, __sk_common.skc_cookie.counter) == sample->client.cookie ? (void *)client : NULL;
 }
 
 /* Two samples that end at once may lose one of them: it is evidence, not an account. */
@@ -132,16 +170,18 @@ static __always_inline void learn(const struct scope *scope, struct bpf_sock_ops
 	u32 there = ((struct tcp_sock___bypass *)tp)->data_segs_out;
 	u32 back = ((struct tcp_sock___bypass *)tp)->data_segs_in;
 	struct learned first = {}, *learned;
+	struct tcp_sock *client;
+	enum manner manner;
 
 	if (!sample || (!ends && there + back < (take_turns(there, back) ? SAMPLE : LONG_SAMPLE)))
 		return;
+	manner = manner_of_end(scope, tp);
 	learned = bpf_map_lookup_elem(&services, &sample->service);
 	if (!learned) {
 		bpf_map_update_elem(&services, &sample->service, &first, BPF_NOEXIST);
 		learned = bpf_map_lookup_elem(&services, &sample->service);
 	}
-	/* One that closes before it was accepted shows nothing. */
-	if (learned && BPF_CORE_READ((struct sock___bypass *)tp, sk_socket)) {
+	if (learned && manner) {
 		if (learned->segments > FADE) {
 			learned->turns /= 2;
 			learned->segments /= 2;
@@ -158,10 +198,11 @@ static __always_inline void learn(const struct scope *scope, struct bpf_sock_ops
 			learned->sent += there - sample->sent;
 			learned->carried += tp->bytes_sent - sample->carried;
 		}
-		if (sample->server)
-			learned->server = peculiar(tp)				? PECULIAR :
-					  scope->pollers_only && blocks(tp) ? BLOCKING :
-									      JOINS;
+		overrule(sample->server ? &learned->server : &learned->client, manner);
+		/* An end that only reads measures no round trips: its sample ends when it closes. The other one looks at it. */
+		client = sample->server ? client_of(sample) : NULL;
+		if (client)
+			overrule(&learned->client, manner_of_end(scope, client));
 		decide(learned, sample->service.within);
 	}
 	bpf_sk_storage_delete(&samples, socket);

@@ -58,16 +58,17 @@ enum counter {
 	TABLE_FULL,
 	SAMPLED,  /* connections of which their service's ways are learned */
 	STREAMS,  /* connections of services that do not take turns */
-	BLOCKS,	  /* ends whose program waits in recv() itself */
+	BLOCKS,	  /* ends of services with a program that waits in recv() itself */
 	PECULIAR_OPTIONS, /* ends with options that a sock map has no regard for */
 	WROTE_EARLY, /* connections whose client wrote before the server's end had joined */
+	AMBIGUOUS,   /* connections with the initial sequence numbers of another */
 	REDIRECTED,
 	REDIRECTED_BYTES,
 	PASSED_UNPAIRED, /* the other end is no member */
 	PASSED_BEHIND,	 /* what went over TCP before it has not arrived */
 	PASSED_FULL,	 /* too many bytes wait in the reader's queue */
 	PASSED_MANY,	 /* too many messages do */
-	PASSED_MEMORY,	 /* TCP's memory is short on this machine */
+	PASSED_MEMORY,	 /* TCP's memory is short, on this machine or in the reader's cgroup */
 	PASSED_WINDOW,	 /* TCP's window is too small to be a way out */
 	PASSED_CLOSING,
 	PASSED_STOPPED,
@@ -99,15 +100,17 @@ struct half {
 /* Whose ways are learned. */
 struct service {
 	u64 cgroup; /* the server's, its id */
+	u64 client; /* ... and the client's: another program, which may have other ways */
 	u32 port;   /* as the server knows it */
 	u32 within; /* 1: of clients in the server's own namespace */
 };
 
+/* Of those that one end by itself calls for, UNDECIDED, JOINS, BLOCKING and PECULIAR, a later one overrules. */
 enum manner { UNDECIDED, JOINS, STREAMING, BLOCKING, PECULIAR };
 
 struct learned {
 	u32 manner;
-	u32 server;	 /* what its end by itself calls for: JOINS, BLOCKING or PECULIAR */
+	u32 server, client; /* the most that such an end has called for by itself; UNDECIDED: none was seen yet */
 	u64 connections; /* offered since */
 	u64 turns;	 /* segments of those samples, the way that had fewer */
 	u64 segments;	 /* ... and the other way */
@@ -136,7 +139,8 @@ struct pair {
 /* An end of a connection that is sampled. */
 struct sample {
 	struct service service;
-	u32 server;  /* 1: the end that accepted */
+	struct half client; /* what the end that accepted knows of the other */
+	u32 server;	    /* 1: the end that accepted */
 	/* Since its first segments: */
 	u32 writes;  /* that TCP took bytes of */
 	u32 first;   /* the sequence number before them */
@@ -172,6 +176,8 @@ struct {
 struct end {
 	struct sequence_numbers numbers;
 	struct half self, peer;
+	struct service service;
+	u64 server; /* 1: the end that accepted */
 	u64 messages, bytes; /* redirected */
 	u64 read_messages;   /* at least so many of them were read */
 	u64 mark_messages, mark_bytes;
@@ -193,7 +199,7 @@ struct member {
 	u16 port;      /* the server's, as this end knows it */
 	u16 reserved;
 	u32 received;  /* the sequence number after the last byte that came over TCP into the queue */
-	u32 reserved_too;
+	u32 first;     /* ... of the connection's first byte */
 };
 
 struct {
@@ -205,6 +211,15 @@ struct {
 } listed SEC(".maps");
 
 static const u32 zero;
+
+/*
+ * The sequence number of the first byte that the peer sends: tcp_rcv_nxt_update() moves both. Tells connections of one socket
+ * apart (connect(AF_UNSPEC)).
+ */
+static __always_inline u32 first_byte(const struct tcp_sock *tp)
+{
+	return tp->rcv_nxt - (u32)tp->bytes_received;
+}
 
 static __always_inline void count(enum counter which)
 {

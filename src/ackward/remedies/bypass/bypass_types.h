@@ -51,6 +51,22 @@ typedef struct {
 
 struct sock___bypass;
 
+/* include/linux/page_counter.h: in pages. An unlimited one has a `max` that no machine has. */
+struct page_counter___bypass {
+	struct {
+		long counter;
+	} usage;
+	unsigned long max;
+	struct page_counter___bypass *parent;
+};
+
+/* tcpmem: of cgroup v1, where sockets have a limit of their own or none. */
+struct mem_cgroup___bypass {
+	struct page_counter___bypass memory;
+	struct page_counter___bypass tcpmem;
+	bool tcpmem_active;
+};
+
 struct proto___bypass {
 	unsigned long *memory_pressure;
 };
@@ -75,6 +91,7 @@ struct sock___bypass {
 	int sk_err;
 	u8 sk_shutdown;
 	void *sk_user_data;
+	void *sk_memcg; /* none: of the root, which has no limit */
 };
 
 /* The request socks of a server that has seen a SYN: no socket yet. */

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ackward.errors import Unavailable
 from ackward.kernel import sock_maps
+from ackward.kernel.bpf_syscall import AttachType
 from ackward.kernel.bpffs import CgroupLink, Pinnable, Table
 from ackward.kernel.libbpf import Object
 from ackward.kernel.probes import cgroup2_mount
@@ -46,7 +46,6 @@ _MAPS = {
 _PROGRAMS = {"look": "look"}
 PINS = (*_MAPS, *_PROGRAMS)
 LINK = "link_connections"
-_SOCK_OPS = 3  # BPF_CGROUP_SOCK_OPS, include/uapi/linux/bpf.h
 _PURPOSE = "connections cannot be joined; nothing was changed"
 
 
@@ -95,14 +94,9 @@ class Engine:
 
     def attach(self, cgroup: Path) -> None:
         """Let connections of the cgroup (v2) join, beside what others attached there."""
-        try:
-            self._link = CgroupLink.attach(self._parts["connections"].fd, cgroup, _SOCK_OPS)
-        except OSError as error:
-            raise Unavailable(
-                f"no program can be attached to the cgroup {cgroup} ({error.strerror})",
-                consequence=_PURPOSE,
-                next_step=f"see who holds it exclusively: `bpftool cgroup show {cgroup}`",
-            ) from error
+        self._link = CgroupLink.attach(
+            self._parts["connections"].fd, cgroup, AttachType.CGROUP_SOCK_OPS, consequence=_PURPOSE
+        )
 
     def pin(self, directory: Path) -> None:
         """Pin all parts but the link in ``directory``."""

@@ -58,7 +58,7 @@ def unfit(scope: BypassScope) -> Refusal | None:
 
 def _hazards(found: Capabilities | None, scope: BypassScope) -> Refusal | None:
     accepted = frozenset(scope.accepted)
-    if scope.joins == "learned":  # of blocking readers none joins then, unless these were accepted
+    if scope.joins == "learned":  # services with a blocking reader stay out then, unless these were accepted
         accepted |= OF_BLOCKING_READERS
     if found is None:
         if accepted == frozenset(Hazard):
@@ -88,11 +88,16 @@ def _notes(scope: BypassScope) -> list[str]:
         "packet filters, tcpdump and byte counters do not see what a joined connection sends",
     ]
     if scope.joins == "learned":
+        polls = "" if set(scope.accepted) >= OF_BLOCKING_READERS else " and that no program blocks in recv()"
         notes.append(
             "a service's first connections stay on TCP, until it shows that its peers take turns or stream in large "
-            "writes"
-            + ("" if set(scope.accepted) >= OF_BLOCKING_READERS else " and that no program blocks in recv()")
+            f"writes{polls}"
         )
+        if polls:
+            notes.append(
+                "a program that polls when it connects and blocks in recv() later may get EAGAIN there; once one of "
+                "its connections has ended no more of them join"
+            )
     if scope.cgroup is not None:
         notes.append("a socket belongs to the cgroup that its program was in when it made the socket")
     return notes

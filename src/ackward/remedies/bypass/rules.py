@@ -110,6 +110,7 @@ class Counters(NamedTuple):
     blocks: int
     peculiar: int
     wrote_early: int
+    ambiguous: int
     redirected: int
     redirected_bytes: int
     passed_unpaired: int
@@ -179,12 +180,14 @@ class Manner(enum.IntEnum):
 class Service(NamedTuple):
     """struct service and struct learned: whose ways were learned.
 
-    ``cgroup``: the id of the server's. ``within``: of clients in the server's own namespace. ``turns`` and
-    ``segments``: of the samples, the way that had fewer segments and the other way. ``writes`` and ``written``: of both
-    ends, how many and their bytes; ``sent`` and ``carried``: the segments that they became, and their bytes.
+    ``cgroup`` and ``client``: the ids of the server's and of its clients'. ``within``: of clients in the server's
+    own namespace. ``turns`` and ``segments``: of the samples, the way that had fewer segments and the other way.
+    ``writes`` and ``written``: of both ends, how many and their bytes; ``sent`` and ``carried``: the segments that they
+    became, and their bytes.
     """
 
     cgroup: int
+    client: int
     port: int
     within: bool
     manner: Manner
@@ -199,11 +202,11 @@ class Service(NamedTuple):
     @classmethod
     def parse(cls, key: bytes, value: bytes) -> Service:
         """From an entry's bytes."""
-        cgroup, port, within = _SERVICE.unpack(key)
+        cgroup, client, port, within = _SERVICE.unpack(key)
         manner, *counts = _LEARNED.unpack(value)
-        return cls(cgroup, port, bool(within), Manner(manner), *counts)
+        return cls(cgroup, client, port, bool(within), Manner(manner), *counts)
 
 
-_SERVICE = struct.Struct("=QII")
-_LEARNED = struct.Struct("=I4x7Q")
+_SERVICE = struct.Struct("=QQII")
+_LEARNED = struct.Struct("=I12x7Q")
 SERVICE_SIZE, LEARNED_SIZE = _SERVICE.size, _LEARNED.size

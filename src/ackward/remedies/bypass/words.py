@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from ackward.remedies.bypass.rules import Counters, Manner, Service, Survey
@@ -17,16 +18,17 @@ _KEPT_OUT = {
     "table_full": "no room in the table",
     "sampled": "while their service is learned",
     "streams": "of services that stream",
-    "blocks": "whose program blocks in recv()",
+    "blocks": "of services with a program that blocks in recv()",
     "peculiar": "with socket options that a sock map ignores",
     "wrote_early": "whose client wrote at once",
+    "ambiguous": "not to be told from another",
 }
 _OVER_TCP = {
     "passed_unpaired": "before the other end had joined",
     "passed_behind": "behind others on TCP",
     "passed_full": "the reader's queue was full",
     "passed_many": "too many messages in the reader's queue",
-    "passed_memory": "TCP's memory was short",
+    "passed_memory": "memory was short",
     "passed_window": "the reader's window was small",
     "passed_closing": "an end was closing",
     "passed_stopped": "while undone",
@@ -37,7 +39,7 @@ _MANNERS = {
     Manner.UNDECIDED: "is being learned",
     Manner.JOINS: "joins",
     Manner.STREAMS: "stays on TCP (it streams, in small writes)",
-    Manner.BLOCKS: "stays on TCP (its program blocks in recv())",
+    Manner.BLOCKS: "stays on TCP (a program blocks in recv())",
     Manner.PECULIAR: "stays on TCP (socket options that a sock map ignores)",
 }
 #: Services that one line of status names.
@@ -59,10 +61,13 @@ def words(counters: Counters, survey: Survey, services: Sequence[Service] = ()) 
         parts.append(f"over TCP: {reasons}")
     if reasons := kept_out(counters):
         parts.append(f"kept out: {reasons}")
-    named = sorted(services, key=lambda service: (service.port, service.cgroup, service.within))
-    parts += [
+    named = Counter(
         f"port {service.port}{' within its namespace' * service.within} {_MANNERS[service.manner]}"
-        for service in named[:_NAMED]
+        for service in sorted(services, key=lambda one: (one.port, one.cgroup, one.within, one.manner))
+    )
+    parts += [
+        what if count == 1 else f"{what}, for {count} pairs of cgroups"
+        for what, count in list(named.items())[:_NAMED]
     ]
     if len(named) > _NAMED:
         parts.append(f"{len(named) - _NAMED} more services")
@@ -75,10 +80,13 @@ def kept_out(counters: Counters) -> str:
 
 
 def drained(survey: Survey) -> str:
-    """What is left of an engine whose pins go."""
+    """What is left of an engine whose pins go, of connections that are open.
+
+    Of one that has ended its program may still have bytes to read, which nobody counts, and which stay.
+    """
     if not survey.ends:
-        return "no connection was joined any more"
-    left = f"{_counted(survey.connections, 'connection')} went back to TCP"
+        return "no joined connection was open any more"
+    left = f"{_counted(survey.connections, 'open connection')} went back to TCP"
     if survey.waiting_bytes:
         left += (
             f", draining: {survey.waiting_bytes} bytes stay queued for "

@@ -18,13 +18,13 @@ from ackward.kernel.bpf_syscall import AttachType
 from ackward.kernel.libbpf import Map, Object, library
 from ackward.kernel.namespaces import Namespace, call_inside
 from ackward.model.scopes import BypassScope
+from ackward.model.tcp_constants import IPPROTO_MPTCP
 from ackward.remedies.bypass import engine
 from ackward.remedies.bypass.engine import Engine
 from ackward.remedies.bypass.rules import Rules
 from ackward.remedies.transaction import identify
 
 _BARE = Path(__file__).with_name("bare.bpf.o")
-_IPPROTO_MPTCP = 262  # include/uapi/linux/in.h
 #: Where the programs of the self-test meet, in a namespace of their own.
 PORT = 7400
 _FIRST, _ACCEPTED = b"first bytes", 2.0
@@ -86,7 +86,7 @@ class PlainTcp:
 
 
 def _connect(kind: Kind) -> tuple[socket.socket, socket.socket]:
-    protocol = _IPPROTO_MPTCP if kind.mptcp else socket.IPPROTO_TCP
+    protocol = IPPROTO_MPTCP if kind.mptcp else socket.IPPROTO_TCP
     with socket.socket(kind.family, socket.SOCK_STREAM, protocol) as listener, ExitStack() as stack:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((kind.address, PORT))
@@ -194,6 +194,7 @@ class Joined:
             raise Unavailable(
                 "this kernel gives network namespaces no cookie (SO_NETNS_COOKIE, Linux 5.14)",
                 consequence="connections of one namespace cannot be told from another's: there is no bypass here",
+                next_step="take a newer kernel",
             )
         with engine.attached(Rules(BypassScope(joins="all"), netns=cookie)) as attached:
             yield cls(PlainTcp(host), attached)
