@@ -1,12 +1,14 @@
 """How often the diagnosis of a capture is right: recall and precision per cause and grade, over the labelled corpus.
 
 ``python benchmarks/accuracy.py [DIRECTORY] [--json] [--files] [--make]`` reads NAME.client.pcap, NAME.server.pcap and
-both together for each NAME.labels.json (made by ``ackward.lab.corpus``). The unit is the exchange: a label says how
-many rounds stalled and why, a finding says how many exchanges and why.
+both together for each NAME.labels.json (made by ``ackward.lab.corpus``). The unit is the exchange: a label says which
+rounds stalled and why, a finding says which exchanges and why. They are matched one by one, in order of time; where a
+load makes several exchanges a round, the round's number tells.
 
-right     exchanges of a finding whose cause and ends the label names, up to the number of stalled rounds
+right     stalled rounds with an exchange of a finding whose cause and ends the label names
 excused   exchanges of a cause that the label allows beside its own, at no better a grade than it allows
-wrong     all other exchanges of findings: another cause, wrong ends, or more exchanges than rounds (warm-up included)
+wrong     all other exchanges of findings: another cause, wrong ends, or a round that did not stall. Of the label's
+          cause in the warm-up nothing is claimed
 missed    stalled rounds that no finding of the label's cause covers
 recall    right / (right + missed)      precision    right / (right + wrong)
 
@@ -25,9 +27,15 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
+
+from ackward.diagnosis.claims import NO_END
+from ackward.diagnosis.diagnose import Diagnosis
+from ackward.diagnosis.partition import CAUSES
 from ackward.lab.corpus import Labels, make_corpus
 from ackward.model.causes import STALLS, Cause, Grade
-from ackward.model.report import Finding, Report
+from ackward.model.report import Finding
+from ackward.model.segments import Vantage
 
 CORPUS = Path(__file__).parent.parent / "tests" / "data" / "corpus"
 VIEWS = {"client": ("client",), "server": ("server",), "both": ("client", "server")}
@@ -65,23 +73,23 @@ def corpus(directory: Path) -> Iterator[tuple[str, Labels]]:
         yield path.name.removesuffix(".labels.json"), Labels.model_validate_json(path.read_text())
 
 
-def judge(report: Report, labels: Labels, view: str, name: str, counts: Counts) -> None:
-    """Add one report to the counts."""
+def judge(seen: Diagnosis, labels: Labels, view: str, name: str, counts: Counts) -> None:
+    """Add one diagnosis to the counts."""
     cause = labels.cause[view]
     stalled = [round_.lost_ns for round_ in labels.rounds if round_.stalled]
-    wanted = len(stalled) if cause in STALLS else 0
-    room = wanted + (labels.warmup if wanted else 0)
-    found = 0
+    wanted = {number for number, round_ in enumerate(labels.rounds) if round_.stalled and cause in STALLS}
+    found: set[int] = set()
     where = f"{name} {view}"
-    for finding in sorted(report.findings, key=lambda one: -one.exchanges):
+    for finding in sorted(seen.brief.findings, key=lambda one: -one.exchanges):
         count = counts[finding.cause, finding.grade]
         if finding.cause == cause and _ends_right(finding, labels):
-            good = min(finding.exchanges, room - found)
-            found += good
-            count.right += good
-            if good < finding.exchanges:
-                count.wrong += finding.exchanges - good
-                count.where_wrong.append(f"{where}: {finding.exchanges - good} too many")
+            rounds = [number for number in rounds_of(seen, finding, labels) if number >= 0]
+            good = wanted.intersection(rounds) - found
+            found |= good
+            count.right += len(good)
+            if len(good) < len(rounds):
+                count.wrong += len(rounds) - len(good)
+                count.where_wrong.append(f"{where}: {len(rounds) - len(good)} too many")
             if stalled:
                 count.losses.append(finding.lost_ns.p50 / statistics.median(stalled))
         elif _excused(finding, labels):
@@ -91,10 +99,22 @@ def judge(report: Report, labels: Labels, view: str, name: str, counts: Counts) 
             count.where_wrong.append(
                 f"{where}: {finding.exchanges} (held by {finding.holding_end}, delayed by {finding.delaying_end})"
             )
-    if found < wanted:
+    if missed := wanted - found:
         count = counts[cause, "missed"]
-        count.missed += wanted - found
-        count.where_wrong.append(f"{where}: {wanted - found} of {wanted}")
+        count.missed += len(missed)
+        count.where_wrong.append(f"{where}: {len(missed)} of {len(wanted)}")
+
+
+def rounds_of(seen: Diagnosis, finding: Finding, labels: Labels) -> list[int]:
+    """The round of each exchange of a finding, from 0; those of the warm-up are negative."""
+    parts, exchanges = seen.attribution.parts, seen.attribution.exchanges
+    mine = parts.cause == CAUSES.index(finding.cause)
+    for said, end in ((parts.holding, finding.holding_end), (parts.delaying, finding.delaying_end)):
+        mine &= said == (NO_END if end is None else Vantage[end.name])
+    place = np.argsort(np.argsort(exchanges.start, kind="stable"))
+    a_round = exchanges.count / (labels.warmup + len(labels.rounds))
+    numbers = place[np.unique(parts.exchange[mine])] // a_round - labels.warmup
+    return [int(number) for number in numbers]
 
 
 def _ends_right(finding: Finding, labels: Labels) -> bool:
@@ -118,8 +138,8 @@ def measure(directory: Path) -> Counts:
     counts: Counts = defaultdict(Count)
     for name, labels in corpus(directory):
         for view, ends in VIEWS.items():
-            report = analyze([directory / f"{name}.{end}.pcap" for end in ends]).report
-            judge(report, labels, view, name, counts)
+            seen = analyze([directory / f"{name}.{end}.pcap" for end in ends])
+            judge(seen, labels, view, name, counts)
     return counts
 
 

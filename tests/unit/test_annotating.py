@@ -54,6 +54,7 @@ def annotated(tmp_path):
             names.append(tmp_path / f"in{number}")
             names[-1].write_bytes(content)
         out = tmp_path / "out.pcapng"
+        out.unlink(missing_ok=True)  # no capture is replaced
         analyze(names, annotated=out)
         assert [name.read_bytes() for name in names] == list(captures)
         return out.read_bytes()

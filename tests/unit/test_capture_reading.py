@@ -15,8 +15,12 @@ import lz4.frame
 import numpy as np
 import pytest
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.unit import packets as p
 
+from ackward.capture import reading
+from ackward.capture.frames import Frames
 from ackward.capture.reading import WireCapture, read_captures
 from ackward.capture.sources import find
 from ackward.errors import UnknownName, UsageError
@@ -262,6 +266,52 @@ def test_times_that_go_back_keep_the_order_of_the_file(tmp_path: Path) -> None:
     assert "goes back" in found.problems[0].what
     flow = found.flows[0]
     assert (flow.first_ns, flow.last_ns) == (entries[-1][1], p.START)
+
+
+def frames_of(times: list[tuple[int, int]]) -> Frames:
+    """Frames of these interfaces at these times, one octet long."""
+    interface, time = np.array(times).T
+    place, one = np.arange(len(times)), np.ones(len(times), np.int64)
+    link = np.ones(len(times), np.int32)
+    return Frames(
+        place, one, one, time, link, interface.astype(np.int32), place, np.zeros(len(times), np.uint8)
+    )
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), min_size=1), max_size=4))
+def test_a_clock_is_watched_for_each_interface(chunks: list[list[tuple[int, int]]]) -> None:
+    clock, last, steps = reading._Clock(), {}, []
+    for chunk in chunks:
+        clock.watch(frames_of(chunk), 0)
+        for interface, time in chunk:
+            steps.append(last.get(interface, time) - time)
+            last[interface] = time
+    back = [step for step in steps if step > 0]
+    told = [problem.what for problem in clock.problems("a")]
+    assert told == (
+        [f"the clock goes back (times: {len(back)}), by up to {max(back) / 1e9:.9f} s"] if back else []
+    )
+
+
+def test_many_interfaces_are_no_more_work(tmp_path: Path) -> None:
+    """As many calls for 20,000 interfaces in a chunk as for two: each goes through all frames at once."""
+
+    def calls(interfaces: int) -> int:
+        frames, count = frames_of([(number % interfaces, number) for number in range(20_000)]), 0
+
+        def counted(frame: object, event: str, argument: object) -> None:
+            nonlocal count
+            count += event in ("call", "c_call")
+
+        clock = reading._Clock()
+        sys.setprofile(counted)
+        try:
+            clock.watch(frames, 0)
+        finally:
+            sys.setprofile(None)
+        return count
+
+    assert calls(20_000) <= calls(2)
 
 
 def test_progress_is_told(tmp_path: Path) -> None:

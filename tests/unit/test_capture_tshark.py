@@ -12,6 +12,8 @@ import shutil
 import statistics
 import subprocess
 from collections import Counter, defaultdict
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -128,17 +130,6 @@ def test_options_offload_and_conversations(tmp_path: Path) -> None:
 
 # --- connections ----------------------------------------------------------------------------------------------------
 
-CORPUS = captures.DIRECTORY.parent / "corpus"
-#: Losses of each kind, probes of a closed window, SYNs again, transfers, and requests; with offload and without.
-CHOSEN = [
-    CORPUS / f"{name}.pcap"
-    for name in (
-        "tail-loss.client", "tail-loss.server", "fast-retransmit.client", "fast-retransmit-segmented.server",
-        "retransmission-timeout.client", "retransmission-timeout.server", "syn-loss.client", "accept-queue.server",
-        "zero-window.client", "zero-window-segmented.server", "slow-reader-segmented.server", "slow-start.server",
-        "idle-restart.client", "standoff.client", "standoff.server",
-    )
-]  # fmt: skip
 #: What tshark calls data that was sent again, whatever it holds to be the reason; ackward counts them together.
 AGAIN = [
     f"tcp.analysis.{name}"
@@ -173,15 +164,25 @@ class Ours:
         self.measures: Measures = measured(timeline, len(self.flows))
 
 
-@pytest.mark.parametrize(
-    "path", [*(path for path in captures.names() if path.name != COPIES), *CHOSEN], ids=lambda path: path.name
-)
-def test_connections(path: Path) -> None:
-    ours = Ours(path)
-    theirs = fields_of(
-        path, "tcp.stream", "tcp.len", "frame.time_epoch", "tcp.analysis.initial_rtt", "tcp.analysis.acks_frame",
-        "tcp.analysis.ack_rtt", *AGAIN,
-    )  # fmt: skip
+CONNECTIONS = [
+    *(path for path in captures.names() if path.name != COPIES),
+    *sorted((captures.DIRECTORY.parent / "corpus").glob("*.pcap")),
+]
+
+
+@pytest.fixture(scope="module")
+def told() -> Iterator[dict[Path, Future[dict[int, list[str]]]]]:
+    """What tshark says of each capture. It takes long to start: so it is asked beside the tests."""
+    pool = ThreadPoolExecutor()
+    names = ("tcp.stream", "tcp.len", "frame.time_epoch", "tcp.analysis.initial_rtt", "tcp.analysis.acks_frame",
+             "tcp.analysis.ack_rtt", *AGAIN)  # fmt: skip
+    yield {path: pool.submit(fields_of, path, *names) for path in CONNECTIONS}
+    pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("path", CONNECTIONS, ids=lambda path: path.name)
+def test_connections(path: Path, told: dict[Path, Future[dict[int, list[str]]]]) -> None:
+    ours, theirs = Ours(path), told[path].result()
     stream = {packet: int(fields[0]) for packet, fields in theirs.items()}
     names = {ours.flow[packet]: stream[packet] for packet in ours.packet}
     assert stream == {packet: names[flow] for packet, flow in ours.flow.items()}

@@ -221,7 +221,7 @@ def test_a_long_transfer_is_drawn_quickly():
     timeline, parts = capture(60_000, lost=100, copies=300)
     start = time.perf_counter()
     plot = sequence.plot(timeline, parts, 0, Cause.FAST_RETRANSMIT, None)
-    assert time.perf_counter() - start < 2  # some 30 ms on an idle machine
+    assert time.perf_counter() - start < 10  # some 30 ms on an idle machine; minutes if it were quadratic
     assert len(plot.at_ns) == MOST_SEGMENTS
     assert len(page_text(plot)) < 100_000
 

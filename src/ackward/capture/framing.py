@@ -10,7 +10,7 @@ from ackward.capture.frames import LONGEST_RECORD, Broken, Format, Frames, Probl
 from ackward.capture.octets import Octets
 from ackward.capture.pcap import FILE_HEADER, MAGICS, Pcap
 from ackward.capture.pcapng import SECTION_TYPE, PcapNg
-from ackward.capture.sources import Cut, Source, Stream
+from ackward.capture.sources import GZIP, LZ4, ZSTD, Cut, Source, Stream
 
 #: A chunk and what is made of it should stay in the processor's cache (measured: 1 to 4 MiB are alike, 16 are slower).
 CHUNK = 4 << 20
@@ -118,6 +118,11 @@ class Framing:
 
     def _note(self, offset: int, what: str, done: str) -> None:
         self.problems.append(Problem(self._source.name, offset, what, done))
+
+
+def begins_like_capture(opening: bytes) -> bool:
+    """Whether a file that begins like this may be a capture, plain or compressed."""
+    return opening[:4] in MAGICS or opening.startswith((SECTION_TYPE, GZIP, ZSTD, LZ4))
 
 
 def _format(opening: bytes) -> Format | None:

@@ -85,7 +85,9 @@ class Interfaces:
             else:
                 self._take_interface(body, order)
         if len(self._rows) != described:
-            self._table = np.array([*self._rows, NOBODY], INTERFACE_ROW)
+            # Only what is new: a file may describe one more in every chunk.
+            new = np.array([*self._rows[described:], NOBODY], INTERFACE_ROW)
+            self._table = np.concatenate((self._table[:-1], new))
         self._section_begins = begins[-1]
         section = np.cumsum(types == SECTION)
         beyond = np.array([*begins[1:], len(self._rows)])

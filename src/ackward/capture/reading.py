@@ -156,8 +156,9 @@ class _Reader:
         if self._pairs.count > len(self._mptcp):
             self._mptcp = np.concatenate([self._mptcp, np.zeros(self._pairs.count, np.bool_)])
         self._mptcp[pair[decoded.mptcp]] = True
-        interfaces = frames.interface[decoded.frame]
-        self._vantages.update((len(self.sources), number) for number in distinct(interfaces))
+        if len(self._vantages) < 2:  # more make no difference, and a file may have tens of thousands
+            interfaces = frames.interface[decoded.frame]
+            self._vantages.update((len(self.sources), number) for number in distinct(interfaces))
 
     def capture(self) -> WireCapture:
         """All of it, sorted into flows."""
@@ -184,25 +185,32 @@ class _Clock:
     """Watches for times that go back; packets of different interfaces may interleave."""
 
     def __init__(self) -> None:
-        self._last: dict[int, int] = {}
+        self._last = np.zeros(0, np.int64)  # of each interface
+        self._seen = np.zeros(0, np.bool_)
         self._steps = 0
         self._largest = 0
         self._first: int | None = None
 
     def watch(self, frames: Frames, offset: int) -> None:
-        """The next frames of the file."""
-        interfaces = distinct(frames.interface)
-        for interface in interfaces:
-            which = slice(None) if len(interfaces) == 1 else frames.interface == interface
-            times = frames.time_ns[which]
-            steps = np.diff(times, prepend=self._last.get(interface, times[0]))
-            self._last[interface] = int(times[-1])
-            back = steps < 0
-            if back.any():
-                self._steps += int(np.count_nonzero(back))
-                self._largest = max(self._largest, -int(steps.min()))
-                if self._first is None:
-                    self._first = offset + int(frames.start[which][back.argmax()])
+        """The next frames of the file. However many interfaces they came from, they are gone through once."""
+        interface, times, start = frames.interface, frames.time_ns, frames.start
+        if (interface != interface[0]).any():
+            order = np.argsort(interface, kind="stable")
+            interface, times, start = interface[order], times[order], start[order]
+        missing = max(int(interface[-1]) + 1 - len(self._last), 0)
+        self._last, self._seen = np.pad(self._last, (0, missing)), np.pad(self._seen, (0, missing))
+        begins = np.append(0, np.flatnonzero(interface[1:] != interface[:-1]) + 1)
+        mine = interface[begins]
+        before = np.append(0, times[:-1])
+        before[begins] = np.where(self._seen[mine], self._last[mine], times[begins])
+        self._last[mine], self._seen[mine] = times[np.append(begins[1:], len(times)) - 1], True
+        steps = times - before
+        back = steps < 0
+        if back.any():
+            self._steps += int(np.count_nonzero(back))
+            self._largest = max(self._largest, -int(steps.min()))
+            if self._first is None:
+                self._first = offset + int(start[back].min())
 
     def problems(self, file: str) -> list[Problem]:
         """What to tell of it."""

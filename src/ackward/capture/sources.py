@@ -29,10 +29,11 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True)
 class Source:
-    """One file to read, or standard input if ``path`` is null."""
+    """One file to read, or standard input if ``path`` is null. ``missing`` says why there is nothing to read."""
 
     name: str
     path: Path | None
+    missing: str | None = None
 
     @property
     def size(self) -> int | None:
@@ -47,6 +48,8 @@ class Source:
     def open(self) -> Iterator[Stream]:
         """The bytes, decompressed if they are gzip, zstd or lz4. Raises :class:`Unreadable`."""
         with ExitStack() as stack:
+            if self.missing:
+                raise Unreadable(self.missing)
             try:
                 if self.path is None:
                     file = stack.enter_context(open(0, "rb", closefd=False))
@@ -156,30 +159,71 @@ def find(names: Iterable[str | Path]) -> tuple[Source, ...]:
     """The files that these names stand for: a file, the files in a directory, a pattern, or ``-`` for standard input.
 
     In the order of the names; within a directory or a pattern by name, where numbers count as numbers, as in
-    the files of a ring buffer. A file that was named twice is read once. Raises :class:`UnknownName` for a
-    name that stands for nothing and :class:`UsageError` for none at all.
+    the files of a ring buffer. A file that was named twice is read once. A name that stands for nothing gives a source
+    that cannot be read. Raises :class:`UnknownName` if all do and :class:`UsageError` if there is none at all.
     """
     found: dict[object, Source] = {}
+    unknown: list[UnknownName] = []
     for name in map(str, names):
         if name == STANDARD_INPUT:
             found.setdefault(STANDARD_INPUT, Source("standard input", None))
             continue
-        for path in _files(name):
-            found.setdefault(path.resolve(), Source(str(path), path))
+        try:
+            for path in _files(name):
+                found.setdefault(path.resolve(), Source(printable(str(path)), path))
+        except UnknownName as error:
+            unknown.append(error)
+            found.setdefault(name, Source(printable(name), Path(name), error.missing))
     if not found:
         raise UsageError(
             "no capture was named", next_step="name a file, a directory, a pattern or - for standard input"
         )
+    if all(source.missing for source in found.values()):
+        raise UnknownName(
+            "; ".join(error.missing for error in unknown),
+            consequence="nothing was read",
+            next_step=unknown[0].next_step,
+        )
     return tuple(found.values())
 
 
+def printable(name: str) -> str:
+    """A file's name as reports can hold it: no bytes that are no UTF-8, and nothing that a terminal would obey."""
+    text = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def never_overwritten(sources: Iterable[Source], path: Path) -> None:
+    """Raises :class:`UsageError` if ``path``, where something shall be written, is one of the captures to read."""
+    for source in sources:
+        if source.path and not source.missing and path.exists() and path.samefile(source.path):
+            raise UsageError(
+                f"{printable(str(path))} is one of the captures to read",
+                consequence="nothing was written; a capture is never overwritten",
+                next_step="choose another name for what is to be written",
+            )
+
+
 def _files(name: str) -> list[Path]:
+    try:
+        return _existing(name)
+    except OSError as error:
+        raise UnknownName(
+            f"{printable(name)} cannot be looked at ({error.strerror or error})",
+            next_step="name a capture file that may be read, or - to read standard input",
+        ) from error
+
+
+def _existing(name: str) -> list[Path]:
     path = Path(name)
     if path.is_dir():
         files = [entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith(".")]
         if not files:
             raise UnknownName(
-                f"the directory {name} holds no files", next_step="name one that holds captures"
+                f"the directory {printable(name)} holds no files", next_step="name one that holds captures"
             )
         return sorted(files, key=_by_number)
     if path.exists():
@@ -188,7 +232,8 @@ def _files(name: str) -> list[Path]:
     files = [match for match in files if match.is_file()]
     if not files:
         raise UnknownName(
-            f"there is no file {name}", next_step="name a capture file, or - to read standard input"
+            f"there is no file {printable(name)}",
+            next_step="name a capture file, or - to read standard input",
         )
     return sorted(files, key=_by_number)
 

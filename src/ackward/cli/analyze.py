@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from ackward.cli.output import talk, writable
+from ackward.cli.output import talk, writable, writable_directory
 from ackward.cli.report_output import Page, show
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -40,7 +40,11 @@ def command(
     report: Page = None,
     parquet: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="write segments, flows, exchanges and findings as Parquet"),
+        typer.Option(
+            metavar="DIR",
+            help="write segments, flows, exchanges and findings as Parquet",
+            callback=writable_directory,
+        ),
     ] = None,
     annotate: Annotated[
         Path | None,
@@ -54,8 +58,11 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
 ) -> int:
     """Explain captures: the same diagnosis as `watch`, from packets alone. No privileges."""
+    from ackward.capture.sources import find, never_overwritten
     from ackward.loop.analyzing import analyze
 
+    if report:
+        never_overwritten(find(sources), report)
     with talk.status("reading") as spinner:
 
         def progress(name: str, position: int, size: int | None) -> None:

@@ -32,12 +32,16 @@ def print_json(text: str) -> None:
 def writable(path: Path | None) -> Path | None:
     """The path as it is, if a file can be made there: asked before the work whose result it shall hold.
 
-    Raises :class:`OutputFailed`.
+    Raises :class:`OutputFailed`, and :class:`Refused` where a capture stands.
     """
     if path is None:
         return None
+    from ackward.loop.whole_files import spare_capture  # most commands write none
+
     try:
         reason = _why_not(path)
+        if not reason:
+            spare_capture(path)
     except OSError as error:  # a link in /tmp that is somebody else's (fs.protected_symlinks)
         reason = error.strerror or str(error)
     if reason:
@@ -55,6 +59,32 @@ def _why_not(path: Path) -> str:
     if not path.parent.is_dir():
         return f"there is no directory {path.parent}"
     return "" if os.access(path if _is_special(path) else path.parent, os.W_OK) else "Permission denied"
+
+
+def writable_directory(path: Path | None) -> Path | None:
+    """The path as it is, if files can be made in such a directory, which need not be there yet.
+
+    Raises :class:`OutputFailed`.
+    """
+    if path is None:
+        return None
+    try:
+        there = next(place for place in (path, *path.absolute().parents) if place.exists())
+        reason = "" if os.access(there, os.W_OK | os.X_OK) else "Permission denied"
+        if not there.is_dir():
+            reason = f"{there} is no directory"
+        os.fspath(path).encode()
+    except UnicodeEncodeError:  # Polars takes no such name
+        reason = "its name is not UTF-8"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise OutputFailed(
+            f"nothing can be written into {path} ({reason})",
+            consequence="nothing was done",
+            next_step="choose another directory",
+        )
+    return path
 
 
 def write_file(path: Path, text: str) -> None:

@@ -29,4 +29,4 @@ def show(report: Report, *, as_json: bool, page: Path | None, title: str) -> Non
         from ackward.report.html import render
 
         write_file(page, render(report, title=title, subtitle=report.capture.source))
-        talk.print(f"report: {page}")
+        talk.print(f"report: {page}", markup=False)

@@ -8,7 +8,7 @@ what it received half its half earlier. Where a capture stands is told by :mod:`
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -66,6 +66,17 @@ class WireFlows:
 
     def __len__(self) -> int:
         return len(self.mss)
+
+    def chosen(self, flows: Ints) -> Self:
+        """These flows alone, numbered in this order."""
+        return replace(
+            self,
+            client_address=self.client_address[flows],
+            server_address=self.server_address[flows],
+            mss=self.mss[flows],
+            mptcp=self.mptcp[flows],
+            ends=lambda number: self.ends(int(flows[number])),
+        )
 
 
 def captured(known: WireFlows, wire: Segments) -> Traffic:

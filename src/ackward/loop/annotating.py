@@ -9,15 +9,15 @@ from pathlib import Path
 from ackward.capture.annotating import annotated
 from ackward.capture.framing import Framing
 from ackward.capture.reading import ReadSource, WireCapture
-from ackward.capture.sources import Source, Unreadable
+from ackward.capture.sources import Source, Unreadable, never_overwritten
 from ackward.diagnosis.comments import Comments
 from ackward.diagnosis.diagnose import Diagnosis
 from ackward.errors import OutputFailed, UsageError
-from ackward.loop.whole_files import whole_file
+from ackward.loop.whole_files import spare_capture, whole_file
 
 
 def check(sources: Sequence[Source], path: Path) -> None:
-    """Raises :class:`UsageError` if these files cannot be read twice, or ``path`` is one of them, or no file."""
+    """Raises :class:`UsageError` if these files cannot be read twice, or ``path`` is a capture or no file."""
     if path.exists() and not path.is_file():
         raise UsageError(
             f"{path} is no file that could be replaced",
@@ -25,18 +25,16 @@ def check(sources: Sequence[Source], path: Path) -> None:
             next_step="choose another name for the annotated capture",
         )
     for source in sources:
+        if source.missing:
+            continue
         if source.path is None or source.size is None:
             raise UsageError(
                 f"{source.name} can be read only once, and annotating needs it twice",
                 consequence="nothing was written",
                 next_step="save the capture to a file, then annotate that",
             )
-        if path.exists() and path.samefile(source.path):
-            raise UsageError(
-                f"{path} is one of the captures to read",
-                consequence="nothing was written; a capture is never overwritten",
-                next_step="choose another name for the annotated one",
-            )
+    never_overwritten(sources, path)
+    spare_capture(path)
 
 
 def annotate(sources: Sequence[Source], capture: WireCapture, seen: Diagnosis, path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from ackward.capture.sources import printable
 from ackward.errors import UsageError
 from ackward.loop.analyzing import analyze
 from ackward.model.comparison import Comparison, Side
@@ -77,7 +78,7 @@ def _seen(path: Path, port: int | None, host: str | None) -> _Seen:
         )
     side = Side.model_validate(
         {
-            "source": str(path),
+            "source": printable(str(path)),
             "basis": basis,
             "exchanges": report.exchanges,
             "elapsed_ns": report.elapsed_ns,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,11 +52,11 @@ def store(found: Tables, directory: Path) -> None:
     Raises :class:`OutputFailed`.
     """
     made = not directory.exists()
-    partial = directory / ".partial"
+    partial = None
     written = False
     try:
-        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-        partial.mkdir(parents=True)
+        directory.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".", suffix=".partial", dir=directory))
         for name in NAMES:
             table: pl.LazyFrame = getattr(found, name)
             table.sink_parquet(_file(partial, name), compression="zstd")
@@ -69,7 +70,9 @@ def store(found: Tables, directory: Path) -> None:
             next_step="choose another directory or free some space",
         ) from error
     finally:
-        shutil.rmtree(directory if made and not written else partial, ignore_errors=True)
+        unfinished = directory if made and not written else partial
+        if unfinished:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _file(directory: Path, name: str) -> Path:
