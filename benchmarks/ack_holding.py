@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ackward.kernel.counters import parse
-from ackward.kernel.namespaces import Namespace, call_inside, command_inside
+from ackward.kernel.namespaces import Namespace, call_inside
+from ackward.lab import programs
 from ackward.lab.feed import Feed
 from ackward.lab.run import hosts_of
 from ackward.lab.scenarios.ack_holding import SCENARIO
@@ -35,8 +35,8 @@ _BEGIN, _END = "<!-- python -m benchmarks.ack_holding --write -->", "<!-- end --
 class Row:
     """One setting. ``probes`` are all, ``again`` those of them and all others that repeated a segment, ``told`` the
     D-SACKs that said so, ``cuts`` how often the sender's kernel took a needless probe for a loss. ``cwnd`` in
-    segments, what had
-    not leave at once when a message was written (``queue``) in bytes, delays of messages in nanoseconds."""
+    segments, what had not left at once when a message was written (``queue``) in bytes, delays of messages in
+    nanoseconds."""
 
     cc: str
     dsack: str
@@ -90,12 +90,13 @@ def measure(cc: str, dsack: str, threshold: int, messages: int) -> Row:
 
 def fed(hosts: TwoHosts, feed: Feed) -> tuple[dict[str, Any], dict[str, Any]]:
     """Run a feed from the server to the client; what each of them measured."""
-    sender = _half(hosts.server, "send", "::", feed)
+    sender = programs.start(hosts.server, "ackward.lab.feed", "send", "::", feed.to_json())
     try:
         assert sender.stdout is not None
         if sender.stdout.readline().strip() != "ready":
             raise SystemExit(f"the feed did not start: {sender.communicate()[1]}")
-        reader = _half(hosts.client, "read", hosts.server_address(4), feed)
+        address = hosts.server_address(4)
+        reader = programs.start(hosts.client, "ackward.lab.feed", "read", address, feed.to_json())
         try:
             arrived = json.loads(reader.communicate(timeout=120)[0])
         finally:
@@ -105,13 +106,6 @@ def fed(hosts: TwoHosts, feed: Feed) -> tuple[dict[str, Any], dict[str, Any]]:
     finally:
         sender.kill()
         sender.communicate()
-
-
-def _half(host: Namespace, half: str, address: str, feed: Feed) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "ackward.lab.feed", half, address, feed.to_json()]
-    return subprocess.Popen(
-        command_inside(host, command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
 
 
 def sweep(messages: int) -> Iterator[Row]:

@@ -1,6 +1,6 @@
 """A receiver that holds its ACKs before a real sender: what the kernel counts is what the diagnosis says.
 
-Laws: where the link loses nothing no probe is useful; where it loses what is probed none is spurious; what the sender's
+Laws: no probe is useful whose segment had arrived; none is spurious whose segment the link lost; what the sender's
 host alone tells is what both tell. All probes together are the namespace's TCPLossProbes, those that a D-SACK calls
 needless TCPDSACKRecv, those that the kernel took for repairs TCPLossProbeRecovery.
 """
@@ -15,7 +15,9 @@ import pytest
 from benchmarks.ack_holding import counters, fed, measure
 
 from ackward.capture.live import LiveCapture, Scope
+from ackward.diagnosis.attribution import Attribution
 from ackward.diagnosis.diagnose import diagnose
+from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.probing import Sign, Verdict, probes
 from ackward.errors import Unavailable, UsageError
 from ackward.kernel.namespaces import Namespace
@@ -23,13 +25,13 @@ from ackward.lab import run as lab
 from ackward.lab.feed import Feed
 from ackward.lab.peer import Shape
 from ackward.lab.scenario import Scenario
-from ackward.lab.scenarios import tail_loss
+from ackward.lab.scenarios import named, tail_loss
 from ackward.lab.scenarios.ack_holding import FULL, SCENARIO
 from ackward.lab.topology import TwoHosts
 from ackward.lab.wan import Loss
 from ackward.model.causes import Cause, End
 from ackward.model.report import Report
-from ackward.model.segments import Recording
+from ackward.model.segments import Kind, Recording, Vantage
 
 PORT = 7461  # its own: other labs of this machine are seen by port too
 HELD = SCENARIO.with_settings(["threshold=16", "delay=40ms", "cc=cubic", f"port={PORT}"])
@@ -47,6 +49,16 @@ class Seen:
     verdicts: Counter[Verdict]
     signs: Counter[Sign]
     report: Report
+    attribution: Attribution
+
+    @property
+    def connections(self) -> list[Timeline]:
+        """Each by itself, in the order of their SYNs."""
+        found = [
+            self.attribution.stretch(flow, flow + 1).timeline
+            for flow in range(len(self.attribution.traffic.flows))
+        ]
+        return sorted(found, key=lambda timeline: int(timeline.time.min()))
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,7 @@ class Run:
     hosts: TwoHosts
     counted: Counter[str]
     recording: Recording
+    sends: End
 
     def seen_from(self, *hosts: Namespace) -> Seen:
         """What these hosts tell."""
@@ -68,7 +81,7 @@ class Run:
             found = probes(near.timeline)
             verdicts.update(map(Verdict, found.verdict.tolist()))
             signs.update(map(Sign, found.sign[found.repeats].tolist()))
-        return Seen(self.counted, verdicts, signs, seen.report)
+        return Seen(self.counted, verdicts, signs, seen.report, seen.attribution)
 
     @property
     def both(self) -> Seen:
@@ -78,26 +91,27 @@ class Run:
     @property
     def sender(self) -> Seen:
         """What the sender's host alone tells."""
-        return self.seen_from(self.hosts.server)
+        return self.seen_from(self.hosts.server if self.sends is End.SERVER else self.hosts.client)
 
 
-def ran(scenario: Scenario, carry: Callable[[TwoHosts, LiveCapture], object]) -> Run:
+def ran(scenario: Scenario, carry: Callable[[TwoHosts, LiveCapture], object], sends: End = End.SERVER) -> Run:
     with lab.hosts_of(scenario) as hosts:
-        before = Counter(counters(hosts.server))
+        sender = hosts.server if sends is End.SERVER else hosts.client
+        before = Counter(counters(sender))
         with LiveCapture(Scope(port=scenario.shape.port, slow_ns=0), (hosts.client, hosts.server)) as capture:
             carry(hosts, capture)
             recording = capture.finish()
-        counted = Counter(counters(hosts.server))
+        counted = Counter(counters(sender))
         counted.subtract(before)
-    return Run(hosts, counted, recording)
+    return Run(hosts, counted, recording, sends)
 
 
-def loaded(scenario: Scenario) -> Run:
+def loaded(scenario: Scenario, sends: End = End.SERVER) -> Run:
     def carry(hosts: TwoHosts, capture: LiveCapture) -> None:
         with lab.server(hosts, scenario.shape):
             lab.load("load", hosts, scenario.shape, capture, lambda _: None)
 
-    return ran(scenario, carry)
+    return ran(scenario, carry, sends)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +132,39 @@ def test_each_probe_is_what_the_kernel_took_it_for_from_the_senders_host_alone_t
     assert useful == seen.counted["TcpExt.TCPLossProbeRecovery"] >= 4
     assert seen.verdicts[Verdict.UNDECIDED] == 0
     assert seen.signs[Sign.DSACK if view == "sender" else Sign.ARRIVAL] >= spurious
+
+
+@pytest.mark.parametrize("view", ["sender", "both"])
+def test_each_probe_of_a_lost_segment_is_useful_and_each_other_one_spurious(half_lossy, view):
+    """By what the link lost, segment by segment; half of the connections lose nothing."""
+    seen: Seen = getattr(half_lossy, view)
+    assert len(seen.connections) == FEED.connections
+    said: Counter[tuple[bool, Verdict]] = Counter()
+    for number, timeline in enumerate(seen.connections):
+        data = (timeline.segments["kind"] == Kind.SENT) & (timeline.segments["bytes"] > 0)
+        first = int(timeline.seq64[data & timeline.at(Vantage.SERVER)].min())
+        probed: set[int] = set()
+        found = probes(timeline)
+        found = found.chosen(found.repeats)
+        for row, verdict in zip(found.row, found.verdict, strict=True):
+            at = int(timeline.seq64[row]) - first
+            harmed = number % TAILS.every == TAILS.every - 1 and at % TAILS.period == TAILS.at
+            said[harmed and at not in probed, Verdict(verdict)] += 1
+            probed.add(at)
+    assert set(said) == {(True, Verdict.USEFUL), (False, Verdict.SPURIOUS)}, said
+
+
+def test_a_needless_probe_is_never_called_useful_where_the_peer_sends_no_dsack():
+    """A low rto_min under a delayed ACK: each probe repeats what had arrived, and nothing tells the sender so."""
+    standoff = named("standoff").with_settings(
+        ["pings=1", "latency=30", "nagle=off", "congestion=cubic", "rounds=8", f"port={PORT}"]
+    )
+    sysctls = {"net.ipv4.tcp_dsack": "0"}
+    run = loaded(replace(standoff, sysctls=sysctls, client_metrics=("rto_min", "5ms")), End.CLIENT)
+    assert run.counted["TcpExt.TCPDSACKRecv"] == 0
+    assert run.sender.verdicts.total() == run.counted["TcpExt.TCPLossProbes"] >= 4
+    assert Verdict.USEFUL not in run.sender.verdicts
+    assert run.both.verdicts == {Verdict.SPURIOUS: run.counted["TcpExt.TCPLossProbes"]}
 
 
 def test_threshold_16_is_named_with_its_timer():

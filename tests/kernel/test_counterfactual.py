@@ -11,6 +11,8 @@ from ackward.capture.live import LiveCapture, Scope
 from ackward.diagnosis.diagnose import diagnose
 from ackward.lab import run as lab
 from ackward.lab.scenarios import named
+from ackward.lab.scenarios.ack_holding import FULL
+from ackward.model.causes import Cause
 
 MS = 1_000_000
 #: The issue's bound for a counterfactual: a tenth of the truth, or one millisecond.
@@ -43,6 +45,21 @@ def test_the_replay_is_what_the_remedy_brings(name, settings):
     assert finding.ladder.elapsed_ns > report.after.p50_ns + 20 * MS
     assert remedy.typical_ns is not None
     assert near(remedy.typical_ns, report.after.p50_ns), (remedy, report.after)
+
+
+def test_an_ack_holding_is_as_long_as_what_threshold_0_at_the_receiver_brings():
+    """Nothing is replayed for an advice: the stall's own length is the saving."""
+    # 25 segments: ten, and far fewer than the next window has room for, so that either way it takes two flights.
+    settings = ["rounds=5", "threshold=16", "delay=40ms", f"answer={25 * FULL}", PORT]
+    held = named("ack-holding").with_settings(settings)
+    report = lab.run(held)
+    finding = next(finding for finding in report.findings if finding.cause is Cause.ACK_HOLDING)
+    remedy = finding.remedies[0]
+    assert (remedy.name, remedy.end) == ("advice", finding.delaying_end)
+    assert remedy.saves_ns == finding.lost_ns.total
+    cured = lab.run(held.with_settings(["threshold=0"]))
+    assert report.before.p50_ns > cured.before.p50_ns + 20 * MS
+    assert near(report.before.p50_ns - finding.lost_ns.p50, cured.before.p50_ns), (finding, cured.before)
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,16 @@ def test_a_corpus_without_tcpdump_says_so(tmp_path, monkeypatch):
     assert not (tmp_path / "corpus").exists()
 
 
+def test_a_sysctl_that_the_kernel_lacks_is_named_with_a_scenario_that_needs_none():
+    assert not named("standoff").sysctls
+    lacking = replace(named("tail-loss"), sysctls={"net.ipv4.tcp_no_such_thing": "1"})
+    with (
+        pytest.raises(Unavailable, match=r"net\.ipv4\.tcp_no_such_thing.*`ackward lab run standoff`"),
+        lab.hosts_of(lacking),
+    ):
+        pass
+
+
 def test_haproxy_missing_is_named(monkeypatch, tmp_path):
     scenario = named("haproxy")
     with lab.hosts_of(scenario) as hosts:

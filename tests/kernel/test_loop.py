@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from tests.kernel.lab_hosts import ACKWARD, ackward, ackward_json
 from tests.kernel.quickack_hosts import eventually
 
-from ackward.kernel.namespaces import in_sight
+from ackward.kernel.namespaces import in_sight, resolve
 from ackward.lab import run as lab
 from ackward.lab.peer import Shape
 from ackward.lab.scenarios import named
@@ -100,23 +105,85 @@ def test_a_scenario_whose_remedy_has_nothing_to_do_says_so():
     assert "did not name quickack" in done.stderr
 
 
-def test_what_a_killed_run_leaves_goes_with_undo_all(tmp_path):
-    command = [ACKWARD, "lab", "run", "healthy", "--set", "rounds=100000"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+@pytest.mark.parametrize(
+    ("arguments", "hosts", "programs"),
+    [
+        (["healthy", "--set", "rounds=100000"], 2, {"peer"}),
+        (["ack-holding", "--set", "rounds=100000"], 3, {"delay_line", "peer"}),
+        (["quickack-toggle"], 3, {"delay_line", "tcpdump"}),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_a_killed_run_leaves_goes_with_undo_all(tmp_path, monkeypatch, arguments, hosts, programs):
+    """Its programs end by themselves: the kernel ends them with their starter."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    command = [ACKWARD, "lab", "run", *arguments]
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, env=os.environ | {"TMPDIR": str(tmp_path)}, **options) as run:
 
         def theirs():
             return [namespace for namespace in in_sight() if f"-{run.pid}-" in namespace.name]
 
-        assert eventually(lambda: len(theirs()) == 2)
+        assert eventually(lambda: len(theirs()) == hosts)
         left = theirs()
+        assert eventually(
+            lambda: all(any(name in words for words in _inhabitants(left)) for name in programs)
+        ), _inhabitants(left)
         assert undo_all(Receipts(tmp_path), left).swept == ()  # it lives
         run.kill()
+    assert eventually(lambda: not _inhabitants(left)), _inhabitants(left)
     cleared = undo_all(Receipts(tmp_path), left)
     assert cleared.complete
     assert all(any(namespace.name in words for words in cleared.swept) for namespace in left)
-    # Its two halves end by themselves.
-    inodes = {namespace.inode for namespace in left}
-    assert eventually(lambda: not inodes & {namespace.inode for namespace in in_sight()})
+    assert not {namespace.inode for namespace in left} & {namespace.inode for namespace in in_sight()}
+    assert not list(tmp_path.glob("ackward-*"))
+
+
+def _inhabitants(hosts) -> list[str]:
+    """The command lines of the processes in these namespaces."""
+    inodes, found = {host.inode for host in hosts}, []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            if (process / "ns/net").stat().st_ino in inodes:
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+    return found
+
+
+def test_undo_all_ends_what_runs_in_a_host_that_a_killed_run_left(tmp_path):
+    """Also what its starter's end did not end, such as a server's own children."""
+    script = """if True:
+        import os, subprocess
+        from ackward.kernel.namespaces import command_inside, temporary
+        with temporary("left") as host:
+            subprocess.Popen(command_inside(host, ["sleep", "1000"]), stdout=subprocess.DEVNULL)
+            print(host.name, flush=True)
+            os.kill(os.getpid(), 9)
+    """
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=False)
+    host = resolve(done.stdout.strip())
+    assert eventually(lambda: _inhabitants([host]) == ["sleep 1000 "])
+    assert undo_all(Receipts(tmp_path), [host]).complete
+    assert not _inhabitants([host])
+    assert host.inode not in {namespace.inode for namespace in in_sight()}
+
+
+def test_undo_all_takes_the_directory_that_a_killed_run_left(tmp_path, monkeypatch):
+    """And no other: not of one that lives, not with another name, not a link."""
+    with subprocess.Popen(["true"]) as maker:
+        pass
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = tmp_path / f"ackward-toggle-{maker.pid}-abcdef12"
+    left.mkdir()
+    (left / "server.pcap").touch()
+    kept = [tmp_path / f"ackward-toggle-{os.getpid()}-abcdef12", tmp_path / f"other-{maker.pid}-abcdef12"]
+    for path in kept:
+        path.mkdir()
+    link = tmp_path / f"ackward-toggle-{maker.pid}-abcdef13"
+    link.symlink_to(kept[0])
+    cleared = undo_all(Receipts(tmp_path / "receipts"), [])
+    assert any(str(left) in words for words in cleared.swept)
+    assert not left.exists()
+    assert all(path.exists() for path in (*kept, link))
 
 
 def test_the_lab_leaves_nothing_behind():

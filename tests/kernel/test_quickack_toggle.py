@@ -12,7 +12,9 @@ import subprocess
 import pytest
 from tests.kernel.lab_hosts import ACKWARD, ackward
 
-from ackward.lab.toggle_timeline import MAX_QUICKACKS, budget_rule
+from ackward.lab.toggle_load import SET_AFTER_READ, SET_WHILE_UNREAD
+from ackward.lab.toggle_timeline import budget_rule
+from ackward.model.tcp_constants import MAX_QUICKACKS
 from ackward.model.toggle import AckKind, ToggleReport
 from ackward.model.trace import Because
 
@@ -28,9 +30,11 @@ def page(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(page):
-    done = ackward(
-        "lab", "run", "quickack-toggle", "--set", "values=0,1,2,3,route", "--report", str(page), "--json"
-    )
+    return ran("--report", str(page))
+
+
+def ran(*arguments):
+    done = ackward("lab", "run", "quickack-toggle", *arguments, "--json")
     assert done.returncode == 0, done.stderr
     report = ToggleReport.model_validate_json(done.stdout)
     assert not report.lost_events
@@ -96,6 +100,35 @@ def test_set_after_accept_it_changes_nothing_and_getsockopt_does_not_tell(report
     bulk = phase(seen, "bulk")
     last = [point for point in seen.points if point.at_ns < bulk.end_ns][-1]
     assert (bulk.option, last.quickack) == (True, False)
+
+
+def course(timeline):
+    """Each turn of quick ACKs before the option is set again, and what turned them on.
+
+    What turned them off is left out: a busy machine spends a budget one answer earlier or later.
+    """
+    return [
+        (step.phase, step.on, step.reason if step.on else None)
+        for step in timeline.switches
+        if step.phase not in (SET_WHILE_UNREAD.name, SET_AFTER_READ.name)
+    ]
+
+
+@pytest.mark.parametrize("setting", ["1", "2", "3"])
+def test_set_after_accept_it_gives_the_same_timeline_as_never_setting_it(report, setting):
+    for _ in range(2):  # a busy machine disturbs one connection of a run now and then
+        if course(timeline(report, setting)) != course(timeline(report, "unset")):
+            report = ran("--set", f"values=unset,0,{setting}", "--set", "buffers=")
+    never = course(timeline(report, "unset"))
+    assert {name for name, *_ in never} >= {"bulk", "idle", "interactive", "lossy", "window-limited"}
+    assert course(timeline(report, setting)) == never != course(timeline(report, "0"))
+
+
+@pytest.mark.parametrize("setting", ["unset", "0", "1", "2", "3"])
+def test_a_full_receive_buffer_takes_the_whole_budget(report, setting):
+    [budget] = during(timeline(report, setting).budgets, "window-limited")
+    assert (budget.filled, budget.ended) == (16, Because.BUFFER_FULL)
+    assert budget.left > 1  # not one that an ACK took
 
 
 def test_zero_means_pingpong_until_something_leaves_it(report):

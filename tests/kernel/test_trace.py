@@ -311,6 +311,47 @@ def test_equal_addresses_in_two_namespaces_do_not_mix(hosts):
     assert len({(local, remote) for local, remote, _ in ends}) == 2
 
 
+ABORTING = """
+import socket, struct
+print('ready', flush=True)
+c = socket.create_connection(('{address}', 7000))
+c.sendall(b'q' * 100)
+c.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+c.sendall(b'q' * 200)
+c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+c.close()
+"""
+
+
+def test_a_connection_that_ends_is_told_with_what_it_never_sent(hosts):
+    """A client that resets it while TCP_CORK still holds a write: the hold has no other end."""
+    with lab.server(hosts, Shape()), tracing("--port", "7000", "--acks") as trace:
+        with python(hosts.client, ABORTING.format(address=hosts.server_address(4))) as client:
+            assert client.wait(20) == 0
+        events = trace.end(hosts.client, hosts.server)
+    ends = {event["netns"]: event["unsent_bytes"] for event in of(events, "end")}
+    assert ends == {hosts.client.inode: 200, hosts.server.inode: 0}
+    assert len(of(events, "end")) == 2
+    assert not of(events, "held")
+
+
+def test_without_acks_only_an_end_of_something_told_is_told(hosts):
+    events = traced(hosts, Shape(nagle=False, rounds=5, reconnect=True), "--slow", "1s")
+    assert {event["flow"] for event in of(events, "end")} <= {
+        event["flow"] for event in events if event["event"] != "end"
+    }
+
+
+def test_the_end_of_the_process_that_was_named_is_said(hosts):
+    with python(hosts.client, "print('ready', flush=True); input()") as process:
+        with tracing("--pid", str(process.pid)) as trace:
+            process.kill()
+            process.wait()
+            said = trace.process.stderr.readline()
+            assert said.startswith(f"Process {process.pid} has ended: what its connections still do")
+            assert trace.end() == []
+
+
 def programs():
     if not shutil.which("bpftool"):
         pytest.skip("probe failed: bpftool is not installed")

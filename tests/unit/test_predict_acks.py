@@ -171,6 +171,14 @@ def test_rto_min_below_the_ack_delay_makes_the_probe_of_one_segment_spurious(rto
     assert any(sentence.startswith("Trap") for sentence in prediction.verdict) == (spurious > 0)
 
 
+@pytest.mark.parametrize(
+    ("changed", "warned"), [({"threshold": 1}, 0), ({"quickack": True}, 0), ({"threshold": 2}, 1)]
+)
+def test_the_trap_needs_an_ack_that_waits(changed, warned):
+    prediction = predict(AckSettings(rtt_ns=30_000, rto_min_ns=5 * MS, writes=(100,), **changed))
+    assert sum(sentence.startswith("Trap") for sentence in prediction.verdict) == warned
+
+
 def test_a_timer_fires_on_a_tick_and_never_early():
     assert expiry(0, 40 * MS, 4 * MS) == 44 * MS
     assert expiry(4 * MS - 1, 40 * MS, 4 * MS) == 44 * MS

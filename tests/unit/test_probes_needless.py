@@ -108,10 +108,32 @@ def test_a_hole_behind_it_makes_it_useful():
     assert judged(packets) == [(Verdict.USEFUL, Sign.HOLE, 2)]
 
 
-def test_a_lost_last_segment_makes_it_useful():
+@pytest.mark.parametrize("in_flight", [1, 2])
+def test_a_delayed_ack_leaves_a_probe_undecided(in_flight):
+    """The peer may have had the last segments and may be delaying its ACK: without D-SACKs it answers just the same."""
     packets = [*handshake(20), *[q(21 + n / 100, n * MSS, MSS) for n in range(5)]]
-    packets += [a(41, 0, 0, 4 * MSS), q(95, 4 * MSS, MSS), a(115, 0, 0, 5 * MSS)]
-    assert judged(packets) == [(Verdict.USEFUL, Sign.NO_DSACK, 1)]
+    packets += [a(41, 0, 0, (5 - in_flight) * MSS), q(95, 4 * MSS, MSS), a(115, 0, 0, 5 * MSS)]
+    assert judged(packets) == [(Verdict.UNDECIDED, Sign.NONE, in_flight)]
+
+
+@pytest.mark.parametrize(
+    ("probe", "verdict"), [(395, (Verdict.UNDECIDED, Sign.NONE)), (410, (Verdict.USEFUL, Sign.OVERDUE))]
+)
+def test_a_silence_longer_than_any_delayed_ack_makes_it_useful(probe, verdict):
+    """The longest delayed ACK is 200 ms (TCP_DELACK_MAX); here two round trips alone take nearly as long."""
+    packets = [*handshake(90), *[q(101 + n / 100, n * MSS, MSS) for n in range(5)]]
+    packets += [a(200, 0, 0, 3 * MSS), q(probe, 4 * MSS, MSS), a(probe + 90, 0, 0, 5 * MSS)]
+    assert judged(packets) == [(*verdict, 2)]
+
+
+def test_a_peer_that_sends_dsacks_and_sent_none_makes_it_useful():
+    packets = probed()
+    last = packets[-1]
+    first = a(last.at, 0, 0, last.ack, sack=(last.ack - MSS, last.ack))
+    at, seq = last.at + 100, last.ack
+    later = [q(at, seq, MSS), q(at + 0.01, seq + MSS, MSS), a(at + 20, 0, 0, seq + MSS)]
+    later += [q(at + 75, seq + MSS, MSS), a(at + 95, 0, 0, seq + 2 * MSS)]
+    assert judged([*packets[:-1], first, *later])[1] == (Verdict.USEFUL, Sign.NO_DSACK, 1)
 
 
 def test_new_data_repeats_nothing():
@@ -208,3 +230,19 @@ def test_the_finding_names_threshold_timer_and_both_settings():
     advice = {remedy.end: remedy.advice for remedy in found.remedies}
     assert "EF_DYNAMIC_ACK_THRESH=0 AND EF_DELACK_THRESH=0" in advice[End.SERVER]
     assert "Do not lower rto_min below the peer's ACK delay" in advice[End.CLIENT]
+
+
+def test_what_only_costs_segments_leaves_the_exchange_as_long_as_it_is():
+    packets = [*handshake(1, "server")]
+    for number in range(4):
+        at, asked, sent = 2 + 100 * number, 100 * number, 2 * MSS * number
+        packets += [q(at, asked, 100, sent)]
+        packets += [a(at + 0.1 + n / 100, sent + n * MSS, MSS, asked + 100) for n in range(2)]
+        packets += [q(at + 1.2, asked + 100, 0, sent + MSS), a(at + 7, sent + MSS, MSS, asked + 100)]
+        packets += [q(at + 8, asked + 100, 0, sent + 2 * MSS, sack=(sent + MSS, sent + 2 * MSS))]
+    [found] = report_of(packets).findings
+    assert (found.cause, found.lost_ns.total) == (Cause.TAIL_LOSS_PROBE, 0)
+    assert found.ladder
+    assert {(remedy.saves_ns, remedy.typical_ns) for remedy in found.remedies} == {
+        (0, found.ladder.elapsed_ns)
+    }

@@ -182,6 +182,16 @@ def test_relative_numbers_count_from_the_syns_of_either_direction():
     assert (theirs.direction, theirs.relative_seq, theirs.relative_ack) == ("received", 1, 5)
 
 
+@pytest.mark.parametrize(
+    ("unsent", "words"), [(0, ""), (1, "1 byte never left"), (200, "200 bytes never left")]
+)
+def test_an_end_says_what_never_left(unsent, words):
+    [event] = tell(raw(What.ENDED, now={"kind": Kind.WRITE_HELD, "bytes": unsent}))
+    assert (event.event, event.direction, event.bytes, event.unsent_bytes) == ("end", None, 0, unsent)
+    assert "connection ended" in Lines().line(event)
+    assert words in Lines().line(event)
+
+
 def test_lines_stand_under_each_other_and_show_names_without_obeying_them():
     rows = [
         raw(What.ACK_SENT, data_ns=NOW - 40_000_000, timer_ns=NOW - 1, now={"seq": 4_000_000_000}),

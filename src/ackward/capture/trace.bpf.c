@@ -58,7 +58,7 @@ int trace_sent(struct __sk_buff *skb)
 	if (!tp)
 		return PASS;
 	socket = record_of(skb, tp, &segment, true);
-	if (!socket || segment.flags & RST)
+	if (!socket)
 		return PASS;
 	now = bpf_ktime_get_ns();
 	if (socket->timer || (segment.bytes && before(segment.seq, tp->snd_nxt)))
@@ -93,7 +93,7 @@ int trace_received(struct __sk_buff *skb)
 	if (!tp)
 		return PASS;
 	socket = record_of(skb, tp, &segment, false);
-	if (!socket || segment.flags & RST)
+	if (!socket)
 		return PASS;
 	if (segment.flags & SYN) {
 		socket->end.first_received = segment.seq;
@@ -236,12 +236,24 @@ int trace_timer_done(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+/* The end of a connection is news if anything of it was told, or if a held write ends with it. */
 SEC("raw_tp/inet_sock_set_state")
 int trace_closed(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 key = (u64)ctx->args[0];
+	struct tcp_sock *tp = (struct tcp_sock *)ctx->args[0];
+	struct traced_socket *socket = known(tp);
+	u64 key = (u64)(long)tp, now;
+	struct trace_event *event;
 
-	if ((int)ctx->args[2] == TCP_CLOSE)
-		bpf_map_delete_elem(&sockets, &key);
+	if (!socket || (int)ctx->args[2] != TCP_CLOSE)
+		return 0;
+	now = bpf_ktime_get_ns();
+	if ((settings.every_ack || socket->told ||
+	     (socket->held.time_ns && now - socket->held.time_ns >= settings.slow_ns)) &&
+	    (event = begin(socket, ENDED, now))) {
+		describe_moment(&event->now, tp, WRITE_HELD);
+		bpf_ringbuf_submit(event, 0);
+	}
+	bpf_map_delete_elem(&sockets, &key);
 	return 0;
 }

@@ -54,6 +54,8 @@ static __always_inline struct traced_socket *record_of(struct __sk_buff *skb, st
 		__sync_fetch_and_add(&totals.unparsed, 1);
 		return 0;
 	}
+	if (segment->flags & RST)
+		return 0; /* its socket is closed, or closes now: a record made here would stay for ever */
 	socket = bpf_map_lookup_elem(&sockets, &key);
 	if (socket && socket->end.local_port == sk->__sk_common.skc_num &&
 	    socket->end.remote_port == bpf_ntohs(sk->__sk_common.skc_dport))

@@ -11,7 +11,7 @@
 #define ACK 16
 #define ECN_MASK 3 /* RFC 3168 section 5: both bits set is "congestion experienced" */
 
-enum what { ACK_ARMED = 1, ACK_SENT = 2, WRITE_RELEASED = 3, SENT_AGAIN = 4, MODE_CHANGED = 5 };
+enum what { ACK_ARMED = 1, ACK_SENT = 2, WRITE_RELEASED = 3, SENT_AGAIN = 4, MODE_CHANGED = 5, ENDED = 6 };
 
 /* What happened to a socket since its mode was last looked at; diagnosis/tracing.py has the same numbers. */
 enum happened {
@@ -85,7 +85,7 @@ struct traced_socket {
 	u8 happened;
 	u8 timer;
 	u8 owner_known;
-	u8 unused;
+	u8 told; /* an event of it has left */
 };
 
 const volatile struct {

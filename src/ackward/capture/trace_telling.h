@@ -25,6 +25,7 @@ static __always_inline struct trace_event *begin(struct traced_socket *socket, u
 	event->what = what;
 	event->happened = socket->happened;
 	event->timer = socket->timer;
+	socket->told = 1;
 	return event;
 }
 

@@ -220,7 +220,8 @@ def _needless(seen: Attribution, named: set[tuple[Cause, str]]) -> Iterator[Find
         receiver = End.SERVER if group.sender == End.CLIENT else End.CLIENT
         zeros = np.zeros(group.exchanges, np.int64)
         without = {field.name: zeros for field in fields(Savings)}
-        nothing = Loss(zeros, zeros, without, 0, group.sender, receiver)
+        elapsed = np.full_like(zeros, seen.exchanges.elapsed[group.typical])
+        nothing = Loss(elapsed, zeros, without, 0, group.sender, receiver)
         yield Finding(
             cause=Cause.TAIL_LOSS_PROBE,
             grade=Grade.INFERRED,

@@ -16,7 +16,6 @@ from ackward.diagnosis.ack_policy import AckPolicy, AckSamples, ack_policy, ack_
 from ackward.diagnosis.attribution import Attribution
 from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.probing import (
-    RTO_MIN_NS,
     Probes,
     Sign,
     Verdict,
@@ -27,6 +26,7 @@ from ackward.diagnosis.probing import (
 from ackward.diagnosis.segmented import Ints
 from ackward.model.causes import End
 from ackward.model.segments import Vantage
+from ackward.model.tcp_constants import RTO_MIN_NS
 
 #: Of so many flows the packets are read again for a story; of more, those with the most parts stand for all.
 MOST_FLOWS = 64

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ackward.diagnosis.ack_policy import AckPolicy
 from ackward.diagnosis.probe_story import Story
-from ackward.diagnosis.probing import RTO_MIN_NS, Sign, Verdict
+from ackward.diagnosis.probing import Sign, Verdict
 from ackward.model.causes import Cause
+from ackward.model.tcp_constants import RTO_MIN_NS
 
 #: For the end that acknowledges, and for the end that sends.
 RECEIVER_ADVICE = (

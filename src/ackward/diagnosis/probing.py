@@ -6,7 +6,7 @@ Laws
  - ``spurious`` needs proof that the segment which it repeats had arrived: the receiver's host saw it, a D-SACK said so
    (RFC 2883), the ACK came sooner than any answer to the probe could, or a second ACK told nothing new.
  - ``useful`` needs a reason to believe that it had not. Where nothing tells, it is ``undecided``: a receiver that
-   holds its ACKs and sends no D-SACK answers both alike.
+   delays or holds its ACKs and sends no D-SACK answers both alike.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.probes import PROBE_SLACK_NS
 from ackward.diagnosis.segmented import NEVER, Bools, Ints, running_max
 from ackward.model.segments import Flag, Kind, Vantage
+from ackward.model.tcp_constants import DELACK_MAX_NS, RTO_MIN_NS
 
-#: TCP_RTO_MIN (include/net/tcp.h); a route's ``rto_min`` and TCP_RTO_MIN_US change it.
-RTO_MIN_NS = 200_000_000
 #: From here on silence is more likely a retransmission timeout's, if one segment is in flight. One tick of HZ=100 less.
 TIMEOUT_FLOOR_NS = RTO_MIN_NS - 10_000_000
 #: icsk_ca_state in which a probe may be armed (tcp_schedule_loss_probe()): TCP_CA_Open, TCP_CA_CWR. A timeout sends in
@@ -64,7 +63,7 @@ class Sign(enum.IntEnum):
     TIMING = 3
     SECOND_ACK = 4
     NO_DSACK = 5  # the peer sends D-SACKs, and sent none for this
-    WINDOW_CUT = 6  # the sender's kernel took it for a loss: tcp_process_tlp_ack()
+    OVERDUE = 6  # no delayed ACK takes as long as was waited
     HOLE = 7
 
 
@@ -167,7 +166,7 @@ def _sent(timeline: Timeline, vantage: Vantage) -> Probes:
 
     fresh = data & (end > edge)
     in_flight = _segments_between(timeline, fresh, np.maximum(acked[row], NEVER), edge[row], flow[row])
-    verdict, sign, answer = _judged(timeline, vantage, row, rtt, in_flight)
+    verdict, sign, answer = _judged(timeline, vantage, row, rtt, in_flight, waited)
     srtt = np.where(segments["has_state"][row], segments["srtt_us"][row].astype(np.int64) * 1000, 0)
     verdict = np.where(repeats, verdict, Verdict.NEW_DATA)
     sign = np.where(repeats, sign, Sign.NONE)
@@ -212,7 +211,7 @@ def _segments_between(timeline: Timeline, fresh: Bools, low: Ints, high: Ints, f
 
 
 def _judged(
-    timeline: Timeline, vantage: Vantage, row: Ints, rtt: Ints, in_flight: Ints
+    timeline: Timeline, vantage: Vantage, row: Ints, rtt: Ints, in_flight: Ints, waited: Ints
 ) -> tuple[Ints, Ints, Ints]:
     """Verdict, sign and answer of probes that repeat the last segment. ``rtt`` is the smallest of each one's flow."""
     if not len(row):
@@ -253,9 +252,6 @@ def _judged(
 
     hole = timeline.following(received & (segments["sack_left"] != segments["sack_right"]) & ~dsack, row)
     holed = (hole >= 0) & ((answer < 0) | (hole < answer))
-    after = timeline.following(here & (segments["kind"] == Kind.SENT) & timeline.fresh, safe)
-    cut = segments["has_state"][row] & (answer >= 0) & (after >= 0)
-    cut &= segments["cwnd"][np.maximum(after, 0)] < segments["cwnd"][row]
 
     verdict, sign = np.full(len(row), Verdict.UNDECIDED, np.int64), np.full(len(row), Sign.NONE, np.int64)
 
@@ -270,10 +266,10 @@ def _judged(
     say(soon, Verdict.SPURIOUS, Sign.TIMING)
     say(twice, Verdict.SPURIOUS, Sign.SECOND_ACK)
     say((answer >= 0) & capable, Verdict.USEFUL, Sign.NO_DSACK)
-    # Several segments without an ACK and then all of them at once: the peer holds its ACKs, and nothing tells.
-    prompt = (in_flight <= _ACKED_AT_ONCE) & open_
-    say(cut & prompt, Verdict.USEFUL, Sign.WINDOW_CUT)
-    say((answer >= 0) & prompt, Verdict.USEFUL, Sign.NO_DSACK)
+    # Until then a delayed ACK explains the silence. More segments than it may cover, and then all of them at once: the
+    # peer holds its ACKs for as long as it likes, and nothing tells.
+    overdue = (in_flight <= _ACKED_AT_ONCE) & (waited > DELACK_MAX_NS) & open_
+    say((answer >= 0) & overdue, Verdict.USEFUL, Sign.OVERDUE)
     return verdict, sign, answer
 
 

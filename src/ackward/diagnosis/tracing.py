@@ -24,6 +24,7 @@ from ackward.model.trace import (
     AckEvent,
     AckMode,
     Because,
+    EndEvent,
     HeldEvent,
     ModeEvent,
     Outcome,
@@ -42,6 +43,7 @@ class What(enum.IntEnum):
     WRITE_RELEASED = 3
     SENT_AGAIN = 4
     MODE_CHANGED = 5
+    ENDED = 6
 
 
 class Happened(enum.IntFlag):
@@ -97,6 +99,8 @@ def told(
                     delay_ns=now - int(row["held"]["time_ns"]),
                     released_by="ack" if _acknowledged(row) else "other",
                 )
+            case What.ENDED:
+                yield EndEvent(**everyone, unsent_bytes=int(row["now"]["bytes"]))
             case What.SENT_AGAIN:
                 yield ProbeEvent(**everyone, probe=_probe(row))
             case What.MODE_CHANGED:

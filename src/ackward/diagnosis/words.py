@@ -135,7 +135,10 @@ _ADVICE = {
 
 
 def remedies(cause: Cause, loss: Loss, flow: Flow) -> list[tuple[Remedy, Ints]]:
-    """What would help at which end, best first, each with what it saves per exchange."""
+    """What would help at which end, best first, each with what it saves per exchange.
+
+    What ackward can turn is replayed (``loss.without``); an advice saves the stall at most, and is given all of it.
+    """
     found: list[tuple[Remedy, Ints]] = []
 
     def add(
@@ -197,10 +200,10 @@ def remedies(cause: Cause, loss: Loss, flow: Flow) -> list[tuple[Remedy, Ints]]:
 def quickack_command(flow: Flow, end: End) -> str:
     """The command line that makes ``end`` acknowledge at once, for just this service."""
     facts = flow.server_end if end == End.SERVER else flow.client_end
-    place = _place(facts.owner if facts else None)
+    where = place(facts.owner if facts else None)
     if end == End.SERVER:
-        return f"ackward fix quickack --port {flow.server.port}{place}"
-    return f"ackward fix quickack --to {flow.server.address}/{flow.server.address.max_prefixlen}{place}"
+        return f"ackward fix quickack --port {flow.server.port}{where}"
+    return f"ackward fix quickack --to {flow.server.address}/{flow.server.address.max_prefixlen}{where}"
 
 
 def initcwnd_command(flow: Flow, end: End, *, after_idle: bool) -> str:
@@ -208,16 +211,17 @@ def initcwnd_command(flow: Flow, end: End, *, after_idle: bool) -> str:
     facts, peer = (flow.server_end, flow.client) if end == End.SERVER else (flow.client_end, flow.server)
     to = f"--to {peer.address}/{peer.address.max_prefixlen} --segments {USUAL_SEGMENTS}"
     idle = " --after-idle" if after_idle else ""
-    return f"ackward fix initcwnd {to}{idle}{_place(facts.owner if facts else None)}"
+    return f"ackward fix initcwnd {to}{idle}{place(facts.owner if facts else None)}"
 
 
 def nodelay_command(flow: Flow, end: End) -> str:
     """The command line that turns Nagle's algorithm off at ``end``, for just this service."""
     facts = flow.server_end if end == End.SERVER else flow.client_end
-    return f"ackward fix nodelay --port {flow.server.port}{_place(facts.owner if facts else None)}"
+    return f"ackward fix nodelay --port {flow.server.port}{place(facts.owner if facts else None)}"
 
 
-def _place(owner: Owner | None) -> str:
+def place(owner: Owner | None) -> str:
+    """The option that names the namespace of a socket; empty if it is the current one, or not known (a capture)."""
     if owner is None or owner.netns_name in (None, "self"):
         return ""
     return f" --netns {owner.netns_name.removeprefix('pid:')}" if owner.netns_name else ""

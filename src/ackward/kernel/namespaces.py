@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
-import secrets
+import select
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from ackward.errors import PrivilegeMissing, Unavailable, UnknownName
+from ackward.kernel import leftovers
 
 NAMED = Path("/run/netns")
 CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
+#: Milliseconds that a killed process has to be gone.
+_END_WITHIN = 2000
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -187,14 +190,10 @@ def command_inside(namespace: Namespace, argv: list[str]) -> list[str]:
     return argv if namespace.is_current else ["nsenter", f"--net={namespace.path}", "--", *argv]
 
 
-#: The name of a temporary namespace says who made it.
-_TEMPORARY = re.compile(r"ackward-.+-(?P<maker>\d+)-[0-9a-f]{6}")
-
-
 @contextmanager
 def temporary(label: str) -> Iterator[Namespace]:
     """A new, uniquely named namespace with its loopback up; gone again at the end."""
-    name = f"ackward-{label}-{os.getpid()}-{secrets.token_hex(3)}"
+    name = leftovers.name(label)
     if os.geteuid() != 0:
         raise PrivilegeMissing.for_this_command(
             "making a network namespace needs root", consequence="nothing was done"
@@ -213,21 +212,37 @@ def temporary(label: str) -> Iterator[Namespace]:
         _delete(name)
 
 
-def abandoned(namespace: Namespace) -> bool:
-    """Whether it is a temporary one whose maker was killed before it could take it away."""
-    made = _TEMPORARY.fullmatch(namespace.name)
-    return made is not None and not Path(f"/proc/{made['maker']}").exists()
-
-
 def remove_abandoned(namespace: Namespace) -> bool:
-    """Take an abandoned namespace away, with all that is in it; false if it is none, or somebody else was quicker."""
-    if not abandoned(namespace):
+    """Take a temporary namespace whose maker was killed away, with all that is in it, processes included.
+
+    False if it is none, or somebody else was quicker.
+    """
+    if not leftovers.is_left(namespace.name):
         return False
+    _end_processes(namespace)
     try:
         _delete(namespace.name)
     except subprocess.CalledProcessError:
         return False
     return True
+
+
+def _end_processes(namespace: Namespace) -> None:
+    """Those that run there: without its name nobody would find them again, and it would live as long as they do."""
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit() or int(process.name) == os.getpid():
+            continue
+        with suppress(OSError):  # it has ended, or is the kernel's own
+            handle = os.pidfd_open(int(process.name))
+            try:
+                # The handle is taken, so the PID cannot be given to another between this check and the signal.
+                if (process / "ns/net").stat().st_ino == namespace.inode:
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+                    ended = select.poll()
+                    ended.register(handle, select.POLLIN)
+                    ended.poll(_END_WITHIN)
+            finally:
+                os.close(handle)
 
 
 def _delete(name: str) -> None:

@@ -130,7 +130,7 @@ def carry(lines: Mapping[int, Line], *, whole: bool = False) -> int:
         select.select([queues.socket], [], [], wait)
         now = time.monotonic()
         verdicts: list[bytes] = []
-        for queue, identity, data in queues.arrived():
+        for queue, identity, _, data in queues.arrived():
             verdicts += directions[queue].enter(now, identity, data)
         for direction in directions.values():
             verdicts += direction.leave(time.monotonic())

@@ -11,7 +11,6 @@ import re
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ackward.errors import Unavailable
-from ackward.kernel.namespaces import Namespace, call_inside, command_inside
+from ackward.kernel import leftovers
+from ackward.kernel.namespaces import Namespace, call_inside
+from ackward.lab import programs
 from ackward.model.bypass_lab import Load
 
 ADDRESS = "127.0.0.1"
@@ -62,7 +63,7 @@ class Server:
                 consequence=f"{self.name} cannot be measured",
                 next_step="`scripts/setup.sh bench`, or your system's package manager",
             )
-        with tempfile.TemporaryDirectory(prefix=f"ackward-{self.name}-", dir="/var/tmp") as name:
+        with leftovers.directory(self.name, leftovers.ROOMY) as name:
             directory = Path(name)
             directory.chmod(0o755)
             argv = self.start(host, self.port, directory)
@@ -84,7 +85,7 @@ def started(host: Namespace, argv: Sequence[str], port: int, directory: Path) ->
     """A process in ``host`` that listens on ``port`` soon, ended at the end."""
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
-            command_inside(host, list(argv)), stdout=log, stderr=log, cwd=directory, stdin=subprocess.DEVNULL
+            programs.inside(host, argv), stdout=log, stderr=log, cwd=directory, stdin=subprocess.DEVNULL
         )
         try:
             deadline = time.monotonic() + _LONGEST_START
@@ -115,7 +116,7 @@ def run(host: Namespace, argv: Sequence[str], limit: float) -> str:
     executable = program(argv[0])
     assert executable is not None
     done = subprocess.run(
-        command_inside(host, [executable, *argv[1:]]),
+        programs.inside(host, [executable, *argv[1:]]),
         capture_output=True,
         text=True,
         timeout=limit,

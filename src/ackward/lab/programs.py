@@ -1,14 +1,25 @@
-"""Programs of the lab's own: modules that run in one of its hosts until the end, and say ``ready`` on stdout."""
+"""Programs in the lab's hosts, above all its own: modules that run until the end, and say ``ready`` on stdout.
+
+Law: none outlives the lab, however that ends.
+"""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ackward.errors import Unavailable
 from ackward.kernel.namespaces import Namespace, command_inside
+
+
+def inside(host: Namespace, argv: Sequence[str]) -> list[str]:
+    """The command line that runs ``argv`` in ``host``, killed by the kernel when the thread that started it ends.
+
+    Children of its own are not (prctl(2), PR_SET_PDEATHSIG): ``undo --all`` ends them with the host.
+    """
+    return command_inside(host, ["setpriv", "--pdeathsig", "KILL", "--", *argv])
 
 
 def command(module: str, *arguments: str) -> list[str]:
@@ -19,7 +30,7 @@ def command(module: str, *arguments: str) -> list[str]:
 def start(host: Namespace, module: str, *arguments: str) -> subprocess.Popen[str]:
     """``python -m MODULE ...`` in ``host``, its output for the caller to read; it is the caller's to end."""
     return subprocess.Popen(
-        command_inside(host, command(module, *arguments)),
+        inside(host, command(module, *arguments)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,8 +18,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from ackward.errors import Unavailable
-from ackward.kernel.namespaces import Namespace, command_inside
+from ackward.kernel import leftovers
+from ackward.kernel.namespaces import Namespace
 from ackward.kernel.sockets import listening_ports
+from ackward.lab import programs
 from ackward.lab.peer import Shape
 
 _CONFIGURATION = """\
@@ -70,7 +71,7 @@ def proxied_server(host: Namespace, shape: Shape) -> Iterator[None]:
         )
     backend = shape.port + 1
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ackward-lab-")))
+        directory = Path(stack.enter_context(leftovers.directory("haproxy")))
         configuration = directory / "haproxy.cfg"
         configuration.write_text(_CONFIGURATION.format(port=shape.port, backend=backend))
         server = [sys.executable, "-m", "ackward.lab.proxied", str(backend), str(shape.pongs * shape.answer)]
@@ -83,7 +84,7 @@ def proxied_server(host: Namespace, shape: Shape) -> Iterator[None]:
 def _listening(host: Namespace, command: list[str], port: int) -> Iterator[None]:
     """A process in ``host`` that listens on ``port``; ended at the end."""
     process = subprocess.Popen(
-        command_inside(host, command), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        programs.inside(host, command), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
     try:

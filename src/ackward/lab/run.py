@@ -96,7 +96,11 @@ def hosts_of(scenario: Scenario) -> Iterator[TwoHosts]:
             (hosts.client, scenario.client_metrics),
             (hosts.server, scenario.server_metrics),
         ):
-            set_sysctls(host, scenario.sysctls)
+            set_sysctls(
+                host,
+                scenario.sysctls,
+                next_step="run a scenario that needs none, for example `ackward lab run standoff`",
+            )
             if metrics:
                 set_metrics(host, hosts, metrics)
         yield hosts

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ackward.errors import Unavailable
-from ackward.kernel.namespaces import Namespace, command_inside
+from ackward.kernel.namespaces import Namespace
+from ackward.lab import programs
 
 #: tcpdump keeps the headers and little else; "orig_len" still tells the length on the wire.
 SNAPLEN = 128
@@ -27,7 +28,7 @@ def tcpdump(host: Namespace, interface: str, path: Path, port: int) -> Iterator[
     # -Z: without it tcpdump gives up root before it opens the file, and may then not write it.
     command = ["tcpdump", "-i", interface, "-n", "-U", "-s", str(SNAPLEN), "-B", "4096", "--immediate-mode"]
     command += ["--time-stamp-precision=nano", "-Z", "root", "-w", str(path), f"tcp port {port}"]
-    process = subprocess.Popen(command_inside(host, command), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(programs.inside(host, command), stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
         line = process.stderr.readline()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,19 +24,19 @@ from ackward.capture.sources import Source
 from ackward.capture.tracing import TraceSource
 from ackward.diagnosis.tracing import told
 from ackward.errors import PrivilegeMissing
+from ackward.kernel import leftovers
 from ackward.lab.run import Tell, Told
 from ackward.lab.tcpdump import tcpdump
 from ackward.lab.toggle_load import FIRST_DATA, FULL, PHASES, Phase, connected, lost_byte
 from ackward.lab.toggle_timeline import Mark, timeline_of
 from ackward.lab.topology import DEVICE, TwoHosts, set_metrics, two_hosts
 from ackward.lab.wan import Line, Loss, Wan
+from ackward.model.tcp_constants import DELACK_MIN_NS
 from ackward.model.toggle import FirstBudget, Timeline, ToggleReport
 from ackward.model.trace import SocketEvent
 
 #: Each way, milliseconds: far above the time in the hosts, far below every timer.
 DELAY = 1.0
-#: TCP_ATO_MIN (include/net/tcp.h): HZ / 25.
-_ATO_MIN_NS = 40_000_000
 _UNSET, _ROUTE = "unset", "route"
 
 
@@ -64,7 +63,7 @@ def carry_out(settings: Mapping[str, Any], tell: Tell) -> ToggleReport:
             "making two hosts: network namespaces of their own, at the ends of a link that loses one segment"
         )
     )
-    with two_hosts(wan) as hosts, tempfile.TemporaryDirectory(prefix="ackward-toggle-") as directory:
+    with two_hosts(wan) as hosts, leftovers.directory("toggle") as directory:
         path = Path(directory) / "server.pcap"
         scope = Scope(port=port, netns=hosts.server)
         with TraceSource(scope, every_ack=True) as source:
@@ -159,4 +158,4 @@ def _of(segments: NDArray[Any], flow: int) -> NDArray[Any]:
 def _jiffy_ns(timelines: Sequence[Timeline]) -> int | None:
     """The first ato of a connection is TCP_ATO_MIN (tcp_event_data_recv)."""
     first = next((point.ato for timeline in timelines for point in timeline.points if point.ato), None)
-    return _ATO_MIN_NS // first if first else None
+    return DELACK_MIN_NS // first if first else None

@@ -18,6 +18,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ackward.model.segments import Flag
+from ackward.model.tcp_constants import MAX_QUICKACKS, MSS_DEFAULT
 from ackward.model.toggle import (
     Ack,
     AckKind,
@@ -30,10 +31,6 @@ from ackward.model.toggle import (
 )
 from ackward.model.trace import FUNCTIONS, AckEvent, AckMode, Because, ModeEvent, Outcome, SocketEvent
 
-#: TCP_MAX_QUICKACKS (include/net/tcp.h).
-MAX_QUICKACKS = 16
-#: TCP_MSS_DEFAULT (include/net/tcp.h): what tcp_initialize_rcv_mss() begins with, however small the segments are.
-LEAST_SEGMENT = 536
 #: The hook of the trace and tcpdump see the same segment at most this far apart, however busy the machine is.
 _SAME_SEGMENT_NS = 20_000_000
 _LETTERS = ((Flag.SYN, "S"), (Flag.FIN, "F"), (Flag.RST, "R"), (Flag.PSH, "P"), (Flag.ACK, "."))
@@ -152,7 +149,7 @@ def _acks(events: Sequence[SocketEvent], packets: Sequence[Packet], marks: Seque
     at_once = {event.time_ns for event in steps if _fills(event) and event.mode.pingpong == 0}
     acks: list[Ack] = []
     mode: AckMode | None = None
-    reached, largest = 1, LEAST_SEGMENT
+    reached, largest = 1, MSS_DEFAULT
     sizes = iter([packet for packet in packets if packet.direction == "received"])
     coming = next(sizes, None)
     for event in events:
@@ -254,7 +251,7 @@ def _announced(packets: Sequence[Packet], at: int) -> tuple[int, int]:
     """
     windows = [packet.window for packet in packets if packet.direction == "sent" and packet.at_ns < at]
     sizes = [packet.bytes for packet in packets if packet.direction == "received" and packet.at_ns <= at]
-    return (windows[-1] if windows else 0), max([LEAST_SEGMENT, *sizes])
+    return (windows[-1] if windows else 0), max([MSS_DEFAULT, *sizes])
 
 
 def _phase(mark: Mark, zero: int, acks: Iterable[Ack], packets: Sequence[Packet]) -> PhaseSeen:

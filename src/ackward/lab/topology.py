@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ackward.errors import Unavailable
+from ackward.kernel import sysctl
 from ackward.kernel.namespaces import Namespace, call_inside, command_inside, temporary
 from ackward.lab import programs
 from ackward.lab.delay_line import TO_CLIENT, TO_SERVER
@@ -49,17 +49,24 @@ class TwoHosts:
         return CLIENT[family]
 
 
-def set_sysctls(host: Namespace, settings: Mapping[str, str]) -> None:
-    """Set sysctls of one host, for example ``net.ipv4.tcp_early_retrans``; they die with it."""
+def set_sysctls(
+    host: Namespace,
+    settings: Mapping[str, str],
+    *,
+    next_step: str = "run it on a kernel that has this sysctl",
+) -> None:
+    """Set sysctls of one host, for example ``net.ipv4.tcp_early_retrans``; they die with it.
+
+    Raises :class:`Unavailable` with ``next_step`` for one that is not there.
+    """
     for name, value in settings.items():
-        path = Path("/proc/sys") / name.replace(".", "/")
         try:
-            call_inside(host, path.write_text, value)
-        except OSError as error:
+            sysctl.write(host, name, value)
+        except Unavailable as error:
             raise Unavailable(
-                f"{name}={value} cannot be set in the lab's host: {error.strerror}",
+                f"in the lab's host {error.missing}",
                 consequence="the scenario cannot be reproduced; nothing is left behind",
-                next_step="run another scenario: `ackward lab list`",
+                next_step=next_step,
             ) from error
 
 

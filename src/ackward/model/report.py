@@ -37,9 +37,11 @@ class Quantiles(Model):
 class Remedy(Model):
     """One way out of a finding.
 
-    ``saves_ns`` is the sum over the finding's exchanges: their time less what each would take, its events replayed.
-    ``command`` is the exact command line for something ackward
-    can turn; ``advice`` is for what it cannot, or where the program itself could do better.
+    ``saves_ns`` is the sum over the finding's exchanges. For what ackward can turn (quickack, nodelay, initcwnd): their
+    time less what each would take, its events replayed without that rule of TCP. For ``advice`` nothing is replayed:
+    it is the stall's own length, the most that can be gained (0 where it would spare segments and no time).
+    ``command`` is the exact command line for something ackward can turn; ``advice`` is for what it cannot, or where the
+    program itself could do better.
     """
 
     name: str

@@ -167,6 +167,13 @@ class ModeEvent(SocketEvent):
     because: Because
 
 
+class EndEvent(SocketEvent):
+    """The connection is over, whoever ended it. ``unsent_bytes``: what a program wrote and the kernel never sent."""
+
+    event: Literal["end"] = "end"
+    unsent_bytes: int
+
+
 class LostEvent(Model):
     """Events that found no room since the last such line."""
 
@@ -176,7 +183,7 @@ class LostEvent(Model):
     count: int
 
 
-TraceEvent = AckEvent | HeldEvent | ProbeEvent | ModeEvent | LostEvent
+TraceEvent = AckEvent | HeldEvent | ProbeEvent | ModeEvent | EndEvent | LostEvent
 
 
 class TraceLine(RootModel[Annotated[TraceEvent, Field(discriminator="event")]]):

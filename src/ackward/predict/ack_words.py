@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ackward.model.prediction import AckSettings, Alternative, Round, Wait
-from ackward.predict.exchange import RTO_MIN_NS, rto_min_ns
+from ackward.model.tcp_constants import RTO_MIN_NS
+from ackward.predict.exchange import rto_min_ns
 from ackward.predict.sender import TIMEOUT_MIN_NS
 
 _MILLISECOND = 1_000_000
@@ -85,7 +86,8 @@ def _trap(settings: AckSettings, rounds: list[Round]) -> list[str]:
     """Lowering rto_min below the peer's ACK delay."""
     needless = any(each.spurious_probes or each.timeouts for each in rounds)
     delay = settings.delack_ns + settings.tick_ns
-    if rto_min_ns(settings) >= delay or settings.rto_min_ns >= RTO_MIN_NS or settings.quickack:
+    at_once = settings.quickack or settings.threshold == 1
+    if rto_min_ns(settings) >= delay or settings.rto_min_ns >= RTO_MIN_NS or at_once:
         return []
     effect = "That is why probes or timeouts repeat data here" if needless else "Probes may repeat data"
     least = -(-delay // _MILLISECOND)

@@ -24,8 +24,9 @@ from typing import Any
 from ackward.model.causes import STALLS, Cause, End
 from ackward.model.prediction import AckPrediction, AckSettings, Alternative, Round
 from ackward.model.report import Ladder, LadderStep, Stall
+from ackward.model.tcp_constants import RTO_MIN_NS
 from ackward.predict import ack_words
-from ackward.predict.exchange import RTO_MIN_NS, Exchange, Log
+from ackward.predict.exchange import Exchange, Log
 from ackward.predict.waits import parts, waits
 
 NOT_MODELLED = (

@@ -15,12 +15,9 @@ from dataclasses import dataclass, field
 from ackward.model.causes import End
 from ackward.model.prediction import AckSettings
 from ackward.model.report import LadderStep
-from ackward.predict.receiver import QUICK_BUDGET, AckPolicy, Receiver
+from ackward.model.tcp_constants import DELACK_MIN_NS, MAX_QUICKACKS, RTO_MIN_NS
+from ackward.predict.receiver import AckPolicy, Receiver
 from ackward.predict.sender import Data, Obstacle, Sender, SendPolicy, Timer
-
-#: Linux's own, for the ends that no setting speaks of: TCP_DELACK_MIN and TCP_RTO_MIN (include/net/tcp.h).
-DELACK_NS = 40_000_000
-RTO_MIN_NS = 200_000_000
 
 
 @dataclass(frozen=True)
@@ -298,7 +295,7 @@ def rto_min_ns(settings: AckSettings) -> int:
 def _client(settings: AckSettings) -> tuple[SendPolicy, AckPolicy]:
     """The client sends by the settings and acknowledges by Linux's rules; tcp_delack_max() stays below rto_min."""
     rto_min = rto_min_ns(settings)
-    delack = min(DELACK_NS, max(rto_min - settings.tick_ns, settings.tick_ns))
+    delack = min(DELACK_MIN_NS, max(rto_min - settings.tick_ns, settings.tick_ns))
     send = SendPolicy(
         nagle=settings.nagle,
         tlp=settings.tlp,
@@ -311,7 +308,7 @@ def _client(settings: AckSettings) -> tuple[SendPolicy, AckPolicy]:
         delack_ns=delack,
         threshold=0,
         quickack=False,
-        quick=QUICK_BUDGET,
+        quick=MAX_QUICKACKS,
         pingpong_threshold=settings.pingpong_threshold,
         tick_ns=settings.tick_ns,
     )

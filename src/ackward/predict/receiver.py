@@ -18,10 +18,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ackward.model.tcp_constants import MAX_QUICKACKS, MSS_DEFAULT
 from ackward.predict.timers import expiry
-
-QUICK_BUDGET = 16  # TCP_MAX_QUICKACKS, include/net/tcp.h
-FIRST_MSS = 536  # TCP_MSS_DEFAULT: what is taken for a full segment until one came (tcp_initialize_rcv_mss)
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Receiver:
         self._acked = 0
         self._segments = 0
         self._small = 0  # ICSK_ACK_PUSHED, ICSK_ACK_PUSHED2: ends of writes among what waits, up to two
-        self._full = FIRST_MSS
+        self._full = MSS_DEFAULT
         self._quick = policy.quick
         self._pingpong = 0
         self._last = 0
@@ -69,10 +67,10 @@ class Receiver:
         if self.pending_since is None:
             self.pending_since = now
         if end <= self.rcv_nxt:
-            self._quick, self._pingpong, self._segments = QUICK_BUDGET, 0, self.policy.threshold
+            self._quick, self._pingpong, self._segments = MAX_QUICKACKS, 0, self.policy.threshold
             return False
         if now - self._last > rto_ns:
-            self._quick = QUICK_BUDGET  # tcp_event_data_recv: the sender restarts, its window needs ACKs
+            self._quick = MAX_QUICKACKS  # tcp_event_data_recv: the sender restarts, its window needs ACKs
         self._last = now
         size = end - seq
         if size < self._full:

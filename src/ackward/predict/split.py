@@ -27,6 +27,7 @@ import numpy as np
 
 from ackward.errors import UsageError
 from ackward.model.split import Hop, HopKind, Ladder, SplitInput, SplitLeg, SplitPrediction, Timeline, Variant
+from ackward.model.tcp_constants import INIT_CWND
 from ackward.predict import split_stream
 from ackward.predict.split_advice import advise
 from ackward.predict.split_stream import Connection, Stream
@@ -35,8 +36,6 @@ from ackward.predict.split_stream import Connection, Stream
 HEADERS = 52
 #: Payload of a full segment on Ethernet: 1500 bytes less the headers.
 MSS = 1500 - HEADERS
-#: RFC 6928; TCP_INIT_CWND in Linux.
-INITIAL_WINDOW = 10
 #: Half of tcp_rmem's default maximum of 6 MiB: the other half is for overhead (tcp_adv_win_scale = 1, ip-sysctl).
 RECEIVE_WINDOW = 3 << 20
 #: One way through an epoll and splice() relay on one idle core: half of the 26 us that it added to a round trip of 64
@@ -76,7 +75,7 @@ class Transfer:
     size: int
     direct_ns: int | None = None
     bandwidth: int | None = None
-    initial_window: int = INITIAL_WINDOW
+    initial_window: int = INIT_CWND
     receive_window: int = RECEIVE_WINDOW
     mss: int = MSS
     relay_ns: int = RELAY_NS

@@ -7,6 +7,7 @@ import time
 from ackward.model.trace import (
     AckEvent,
     AckMode,
+    EndEvent,
     HeldEvent,
     LostEvent,
     ModeEvent,
@@ -68,6 +69,9 @@ def _told(event: SocketEvent) -> tuple[str, str, str]:
             return event.probe.replace("-", " "), "", f"{event.bytes} bytes"
         case ModeEvent():
             return _mode(event), "", f"{event.because}: {_steps(event.before, event.mode)}"
+        case EndEvent():
+            more = f"{plural(event.unsent_bytes, 'byte')} never left" if event.unsent_bytes else ""
+            return "connection ended", "", more
     raise AssertionError("unreachable: all events of sockets are above")
 
 
