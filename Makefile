@@ -48,6 +48,7 @@ layout: $(STAMP)
 	$(BIN)/python scripts/generate_event_layout.py
 	$(BIN)/python scripts/generate_report_schema.py
 
+# The others, and which page has the figures of which: CONTRIBUTING.md.
 bench: $(STAMP)
 	@scripts/setup.sh lab
 	@scripts/setup.sh bench

@@ -8,15 +8,17 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from ackward.gateway.status import GatewayStatus
 from ackward.model.bypass import Capabilities
 from ackward.model.bypass_lab import BypassReport
 from ackward.model.comparison import Comparison
 from ackward.model.doctor import DoctorReport
+from ackward.model.fixing import FixReport, StatusReport, UndoReport
+from ackward.model.gateway_status import GatewayStatus
 from ackward.model.lab import LabReport
 from ackward.model.node import NodeChange, NodeStatus
 from ackward.model.ocean import OceanReport
 from ackward.model.prediction import AckPrediction
+from ackward.model.proof import Proof
 from ackward.model.report import Report
 from ackward.model.sockets import SocketReport
 from ackward.model.split import SplitPrediction
@@ -40,6 +42,10 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "ocean": OceanReport,
     "node-status": NodeStatus,
     "node-change": NodeChange,
+    "fix": FixReport,
+    "proof": Proof,
+    "status": StatusReport,
+    "undo": UndoReport,
 }
 
 

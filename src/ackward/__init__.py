@@ -7,7 +7,7 @@ The steps of the command line as functions with typed results::
     seen = ackward.watch(10, port=7000)              # -> Diagnosis: .report, .elapsed
     for finding in seen.report.findings:
         print(finding.why, finding.remedies[0].command)
-    plan = ackward.plan_quickack(port=7000)          # -> Plan: shows what would change
+    plan = ackward.plan_quickack(port=7000)          # -> Plan: shows what would change (nodelay, initcwnd, bypass)
     proof = ackward.prove(plan, 30)                  # -> Proof: undone unless it improved
     ackward.undo(proof.receipt.id)
     tables = ackward.read("customer.pcapng")         # -> .segments, .flows, .exchanges, .findings: lazy frames
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ackward.loop.analyzing import analyze
+    from ackward.loop.bypassing import plan_bypass
     from ackward.loop.comparing import compare
     from ackward.loop.doctor import examine
     from ackward.loop.fixing import (
@@ -47,6 +48,7 @@ __all__ = [
     "compare",
     "examine",
     "pin_quickack",
+    "plan_bypass",
     "plan_initcwnd",
     "plan_nodelay",
     "plan_quickack",
@@ -64,6 +66,7 @@ _PLACES = {
     "analyze": "ackward.loop.analyzing",
     "compare": "ackward.loop.comparing",
     "pin_quickack": "ackward.loop.pinning",
+    "plan_bypass": "ackward.loop.bypassing",
     "prove": "ackward.loop.proving",
     "read": "ackward.loop.reading",
     "sockets": "ackward.loop.sockets",

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from typing import Self
 
 from ackward.kernel.namespaces import Namespace, call_inside
@@ -68,10 +67,10 @@ class Program:
 
 
 class Answers:
-    """A server for several connections in turn, that notes when it saw the end of each."""
+    """A server for several connections in turn, that counts those whose end it has seen."""
 
     def __init__(self, host: Namespace, address: str, port: int) -> None:
-        self.ended: list[float] = []
+        self.ended = 0
         self._listener = call_inside(host, socket.create_server, (address, port))
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -93,4 +92,4 @@ class Answers:
             with connection, contextlib.suppress(ConnectionError):
                 while connection.recv(300, socket.MSG_WAITALL):
                     connection.sendall(b"a" * 100)
-                self.ended.append(time.monotonic())
+                self.ended += 1

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.kernel.lab_hosts import ACKWARD, ackward, ackward_json, program
+from tests.kernel.quickack_hosts import eventually
 
 from ackward.kernel.namespaces import Namespace
 from ackward.kernel.probes import cgroup2_mount
@@ -28,19 +29,21 @@ NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
 @contextmanager
 def traffic(hosts: TwoHosts, shape: Shape):
-    """Load that goes on until the end: one connection after another, new ones and old ones."""
+    """Load that goes on until the end: one connection after another. Gives a list that grows by each that has ended."""
     ended = threading.Event()
+    done: list[int] = []
 
     def ask():
         while not ended.is_set():
             process = lab.peer(hosts.client, "load", hosts.server_address(shape.family), shape)
             process.communicate(timeout=60)
+            done.append(process.returncode)
 
     with lab.server(hosts, shape):
         thread = threading.Thread(target=ask)
         thread.start()
         try:
-            yield
+            yield done
         finally:
             ended.set()
             thread.join()
@@ -181,16 +184,17 @@ def test_a_watched_cgroup_has_the_connections_that_it_accepts_and_no_others(host
 
 
 def test_ctrl_c_ends_early_and_still_reports(hosts):
-    with traffic(hosts, Shape(rounds=20)):
+    with traffic(hosts, Shape(rounds=20)) as done:
         process = subprocess.Popen(
             [ACKWARD, "watch", "--port", "7000", "--for", "10m", "--json"], stdout=subprocess.PIPE, text=True
         )
         _wait_until_attached(process.pid)
-        time.sleep(1)
+        before = len(done)
+        assert eventually(lambda: len(done) >= before + 2, within=30)  # one of them began after the watch
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=30)
     assert process.returncode == 0
-    assert json.loads(output)["exchanges"] > 5
+    assert json.loads(output)["exchanges"] >= 20
 
 
 def test_ctrl_c_counts_also_where_it_cannot_be_raised():

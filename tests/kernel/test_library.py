@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from tests.kernel.quickack_hosts import ip, router
 
 import ackward
 from ackward.errors import AckwardError, Refused, UnknownName, UsageError
@@ -13,6 +14,7 @@ from ackward.lab.peer import Shape
 from ackward.model.causes import Cause
 from ackward.model.plan import State
 from ackward.model.verdict import Result
+from ackward.remedies import NAMES as REMEDIES
 
 
 @pytest.fixture
@@ -46,12 +48,26 @@ def test_the_loop_in_functions(busy):
         assert proof.verdict.result is Result.IMPROVED
         [status] = ackward.status()
         assert status.state is State.IN_FORCE
-        with pytest.raises(Refused, match="in force already"):
+        with pytest.raises(Refused, match=f"in force already.*`ackward undo {proof.receipt.id}`"):
             ackward.prove(plan, 1)
     finally:
         [outcome] = ackward.undo(proof.receipt.id)
     assert outcome.complete
     assert ackward.status() == []
+
+
+def test_what_somebody_else_set_is_not_ours_to_take_back():
+    with router() as host:
+        ip(host, "route", "change", "default", "via", "198.19.0.2", "quickack", "1")
+        ip(host, "-6", "route", "change", "default", "via", "fdac:0::2", "quickack", "1")
+        with pytest.raises(Refused, match=r"would change nothing: .* have quickack already") as refused:
+            ackward.prove(ackward.plan_quickack(netns=host.name), 1)
+    assert "not ours to undo" in str(refused.value)
+
+
+def test_every_place_leads_to_its_function():
+    assert {name for name in ackward.__all__ if callable(getattr(ackward, name))} == set(ackward.__all__)
+    assert {f"plan_{name}" for name in REMEDIES} - set(ackward.__all__) == {"plan_pin", "plan_gateway"}
 
 
 def test_errors_are_of_one_tree():

@@ -67,7 +67,7 @@ def run(
     stdin: bytes,
     *,
     container: str = "0123abcd",
-    netns: str = "/run/netns/nowhere",
+    netns: str = "/proc/self/ns/net",
     ifname: str = "eth0",
     argv: list[str] | None = None,
     **variables: str,

@@ -15,6 +15,7 @@ from ackward.model.changes import Change, FollowerStarted, TableMirrored
 from ackward.model.plan import Ending, Look, Plan, Receipt, Undone, UndoOutcome
 from ackward.model.scopes import PortScope
 from ackward.remedies import clearance, transaction
+from ackward.remedies.clearance import Cleared
 from ackward.remedies.receipts import Receipts
 from ackward.remedies.transaction import Occasion, finish, identify, undo_steps
 
@@ -88,3 +89,23 @@ def test_a_receipt_that_cannot_be_undone_keeps_no_other(
     assert any(first.id in point and "No such file" in point for point in cleared.open_points)
     assert [receipt.id for receipt in store.load().receipts] == [first.id]
     assert second.id in [outcome.receipt for outcome in cleared.outcomes]
+    assert cleared.next_step == (
+        f"remove what stopped it, then `ackward undo {first.id}` (`ackward status` shows what is left)"
+    )
+
+
+def ended(ending: Ending) -> UndoOutcome:
+    return UndoOutcome(receipt="pin-1", remedy="pin", details=(Undone(ending=ending, words="a unit"),))
+
+
+def test_the_next_step_is_for_what_is_left() -> None:
+    assert Cleared((ended(Ending.UNDONE), ended(Ending.NOTHING))).next_step == ""
+    left = Cleared((ended(Ending.LEFT),)).next_step
+    assert "yours to decide" in left
+    assert "ip route" not in left
+    damaged = Cleared((), aside=(Path("/run/ackward/damaged/x"),)).next_step
+    assert "/run/ackward/damaged/x" in damaged
+    assert "`ip route show table all`" in damaged
+    both = Cleared((ended(Ending.FAILED), ended(Ending.LEFT))).next_step
+    assert both.startswith("remove what stopped it, then `ackward undo pin-1`")
+    assert "yours to decide" in both

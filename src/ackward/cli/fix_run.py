@@ -8,6 +8,7 @@ from ackward.cli.fix_options import Manner
 from ackward.cli.output import data, print_json, talk, write_file
 from ackward.errors import VerificationFailed
 from ackward.loop import fixing, proving
+from ackward.model.fixing import FixReport
 from ackward.model.plan import Plan, Receipt
 from ackward.model.proof import Proof
 from ackward.model.verdict import Result
@@ -42,7 +43,7 @@ def _prove(plan: Plan, manner: Manner, seconds: float) -> int:
         title = f"ackward fix {plan.remedy}: {plan.scope.words}"
         before = proof.phases[0].report
         write_file(manner.page, render(before, verdict=proof.verdict, phases=proof.phases, title=title))
-        talk.print(f"report: {manner.page}")
+        talk.print(f"report: {manner.page}", markup=False)
     return 0 if proof.verdict.result is Result.IMPROVED else VerificationFailed.exit_code
 
 
@@ -64,7 +65,7 @@ def _show_proof(proof: Proof, *, as_json: bool) -> None:
 
 def _show_plan(plan: Plan, *, as_json: bool) -> None:
     if as_json:
-        print_json(json.dumps({"plan": plan.model_dump(mode="json"), "receipt": None}, indent=2))
+        _print(FixReport(plan=plan, receipt=None))
         return
     if plan.changes:
         data.print(
@@ -79,8 +80,7 @@ def _show_plan(plan: Plan, *, as_json: bool) -> None:
 
 def _show_receipt(plan: Plan, earlier: Receipt | None, receipt: Receipt | None, *, as_json: bool) -> None:
     if as_json:
-        receipt_json = receipt.model_dump(mode="json", by_alias=True) if receipt else None
-        print_json(json.dumps({"plan": plan.model_dump(mode="json"), "receipt": receipt_json}, indent=2))
+        _print(FixReport(plan=plan, receipt=receipt))
         return
     if receipt is None:
         data.print("Nothing to do.")
@@ -98,6 +98,10 @@ def _show_receipt(plan: Plan, earlier: Receipt | None, receipt: Receipt | None, 
     if new:
         talk.print(f"Take it back with `ackward undo {receipt.id}`.", markup=False)
         _show_notes(plan)
+
+
+def _print(report: FixReport) -> None:
+    print_json(json.dumps(report.model_dump(mode="json", by_alias=True), indent=2))
 
 
 def _show_notes(plan: Plan) -> None:

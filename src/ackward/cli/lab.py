@@ -139,7 +139,7 @@ def _give(answer: Answer, *, as_json: bool, page: Path | None) -> None:
         data.print(answer.view())
     if page:
         write_file(page, answer.page())
-        talk.print(f"report: {page}")
+        talk.print(f"report: {page}", markup=False)
 
 
 def _show(result: LabReport, *, as_json: bool, page: Path | None) -> None:
@@ -169,7 +169,7 @@ def _show(result: LabReport, *, as_json: bool, page: Path | None) -> None:
         write_file(
             page, render(result, verdict=result.comparison, phases=phases, title=title, subtitle=settings)
         )
-        talk.print(f"report: {page}")
+        talk.print(f"report: {page}", markup=False)
 
 
 def _as_set(settings: Mapping[str, object]) -> Iterator[str]:

@@ -7,11 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ackward import remedies
 from ackward.cli.output import data, print_json, talk
 from ackward.cli.pods_on_record import on_record, say
-from ackward.remedies.lasting.persistence import without_receipt
-from ackward.remedies.receipts import Receipts
+from ackward.loop import fixing
 from ackward.report.status_table import lines
 
 app = typer.Typer(add_completion=False)
@@ -23,17 +21,10 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] =
 
     Since when, how long its lease has left, and whether it comes back at boot.
     """
-    store = Receipts()
-    contents = store.load()
-    found = [remedies.load(receipt.remedy).status(receipt, store) for receipt in contents.receipts]
-    waiting = without_receipt(store)
+    report = fixing.status_report()
+    found, waiting = report.remedies, report.persisted
     if as_json:
-        document = {
-            "remedies": [one.model_dump(mode="json", by_alias=True) for one in found],
-            "persisted": [one.model_dump(mode="json") for one in waiting],
-            "damaged": [str(path) for path in contents.damaged],
-        }
-        print_json(json.dumps(document, indent=2))
+        print_json(json.dumps(report.model_dump(mode="json", by_alias=True), indent=2))
         return
     say(on_record(), "`ackward node status` shows their remedies")
     for line in lines(found, waiting):
@@ -48,5 +39,5 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] =
         )
     if not (found or waiting):
         data.print("No remedies in force.")
-    for path in contents.damaged:
+    for path in report.damaged:
         talk.print(f"Unreadable: {path}. `ackward undo --all` clears it.", markup=False, soft_wrap=True)

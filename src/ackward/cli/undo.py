@@ -8,13 +8,12 @@ from typing import Annotated
 import typer
 
 from ackward.cli.output import data, print_json, talk
-from ackward.cli.pods_on_record import on_record, say
+from ackward.cli.pods_on_record import say
 from ackward.errors import PartlyChanged, UsageError
-from ackward.kernel.namespaces import in_sight
 from ackward.loop import fixing
+from ackward.model.fixing import UndoReport
 from ackward.model.plan import UndoOutcome
-from ackward.remedies.clearance import Cleared, undo_all
-from ackward.remedies.receipts import Receipts
+from ackward.remedies.clearance import Cleared
 
 app = typer.Typer(add_completion=False)
 
@@ -53,23 +52,20 @@ def _undo(ids: list[str], *, until_boot: bool) -> Cleared:
 
 
 def _undo_all() -> Cleared:
-    """All of this machine but what the node agent did to pods: it would do that again."""
-    pods = on_record()
-    theirs = {pod.identity.inode for pod in pods if pod.identity}
-    cleared = undo_all(Receipts(), [namespace for namespace in in_sight() if namespace.inode not in theirs])
-    say(pods, "what they asked for stays; `ackward node uninstall` takes it back")
+    cleared = fixing.undo_everything()
+    say(cleared.spared, "what they asked for stays; `ackward node uninstall` takes it back")
     return cleared
 
 
 def _show(cleared: Cleared, *, as_json: bool) -> None:
     if as_json:
-        document = {
-            "undone": [outcome.model_dump(mode="json") for outcome in cleared.outcomes],
-            "swept": cleared.swept,
-            "set_aside": [str(path) for path in cleared.aside],
-            "open": cleared.open_points,
-        }
-        print_json(json.dumps(document, indent=2))
+        report = UndoReport(
+            undone=cleared.outcomes,
+            swept=cleared.swept,
+            set_aside=tuple(map(str, cleared.aside)),
+            open=cleared.open_points,
+        )
+        print_json(json.dumps(report.model_dump(mode="json", by_alias=True), indent=2))
         if not cleared.complete:
             raise typer.Exit(PartlyChanged.exit_code)
         return
@@ -83,7 +79,7 @@ def _show(cleared: Cleared, *, as_json: bool) -> None:
         raise PartlyChanged(
             "; ".join(cleared.open_points),
             consequence="all else was undone",
-            next_step="look at these with `ip route show table all`, they are yours to decide",
+            next_step=cleared.next_step,
         )
 
 

@@ -11,7 +11,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,9 +113,14 @@ def start_time_of(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
-def lives(process: Process) -> bool:
+def noted(pid: int | None, start_time: int | None) -> Process | None:
+    """The process as it was noted; none if its starter was killed before it could note it."""
+    return None if pid is None or start_time is None else Process(pid, start_time)
+
+
+def lives(process: Process | None) -> bool:
     """Whether exactly this process is alive."""
-    return start_time_of(process.pid) == process.start_time
+    return process is not None and start_time_of(process.pid) == process.start_time
 
 
 def stop(process: Process) -> bool:
@@ -143,6 +148,17 @@ def stop(process: Process) -> bool:
         consequence="it goes on with what it was started for",
         next_step="look at it with ps",
     )
+
+
+def stop_all(process: Process | None, lost: Iterable[Process]) -> bool:
+    """End the process that was noted, and those that were not: started by somebody who was killed before the note.
+
+    False if there was none of them.
+    """
+    stopped = process is not None and stop(process)
+    for one in lost:
+        stopped |= stop(one)
+    return stopped
 
 
 def running(module: str, receipt_or_directory: Path) -> Iterator[tuple[Process, Sequence[str]]]:

@@ -37,12 +37,14 @@ class ProgramType(enum.IntEnum):
 
 
 class AttachType(enum.IntEnum):
-    """enum bpf_attach_type, as far as the kernel wants to know it when it loads a program."""
+    """enum bpf_attach_type (include/uapi/linux/bpf.h), as far as ackward uses it."""
 
     UNSPECIFIED = 0
+    CGROUP_INET_SOCK_CREATE = 2
     CGROUP_SOCK_OPS = 3
     SK_SKB_STREAM_VERDICT = 5
     SK_MSG_VERDICT = 7
+    CGROUP_SETSOCKOPT = 22
     TRACE_FENTRY = 24
     SK_LOOKUP = 36
 

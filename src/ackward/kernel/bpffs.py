@@ -101,13 +101,23 @@ class CgroupLink(Pinnable):
     """A program attached to a cgroup, beside what others attached."""
 
     @classmethod
-    def attach(cls, program: int, cgroup: Path, hook: int) -> Self:
-        """Attach the program of that descriptor to ``hook`` (enum bpf_attach_type) of ``cgroup``."""
-        directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    def attach(cls, program: int, cgroup: Path, hook: AttachType, *, consequence: str) -> Self:
+        """Attach the program of that descriptor to ``hook`` of ``cgroup``.
+
+        Raises :class:`Unavailable` with the ``consequence``.
+        """
         try:
-            return cls(_checked(library().bpf_link_create(program, directory, hook, None), str(cgroup)))
-        finally:
-            os.close(directory)
+            directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                return cls(_checked(library().bpf_link_create(program, directory, hook, None), str(cgroup)))
+            finally:
+                os.close(directory)
+        except OSError as error:
+            raise Unavailable(
+                f"no program can be attached to the cgroup {cgroup} ({error.strerror})",
+                consequence=consequence,
+                next_step=f"as root, see who holds it exclusively: `bpftool cgroup show {cgroup}`",
+            ) from error
 
     @property
     def cgroup_id(self) -> int:

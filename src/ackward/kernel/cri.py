@@ -194,7 +194,11 @@ class Runtime:
                 if error.status == grpc.UNIMPLEMENTED and not self._version:
                     continue
                 if error.status == grpc.NOT_FOUND:
-                    raise UnknownName(f"the container runtime at {self.endpoint} knows it no more") from error
+                    raise UnknownName(
+                        f"the container runtime at {self.endpoint} knows it no more",
+                        consequence="it ended meanwhile, and nothing is known of it",
+                        next_step="`crictl pods` lists those that run",
+                    ) from error
                 raise self._unavailable(str(error)) from error
             except OSError as error:
                 raise self._unavailable(error.strerror or str(error)) from error
@@ -259,7 +263,11 @@ def pod(spec: str) -> Pod:
     if not slash:
         namespace, name = "default", spec
     if not (namespace and name):
-        raise UsageError(f"{spec!r} names no pod", next_step="name it as NAMESPACE/NAME")
+        raise UsageError(
+            f"{spec!r} names no pod",
+            consequence="no pod was looked up",
+            next_step="name it as NAMESPACE/NAME",
+        )
     wanted = f"{namespace}/{name}"
     here = running()
     mine = [sandbox for sandbox in here.sandboxes if sandbox.pod == wanted]

@@ -26,9 +26,9 @@ from ackward.kernel.bpf_syscall import (
 from ackward.kernel.btf import Btf, kernel_btf
 from ackward.kernel.libbpf import library
 from ackward.kernel.namespaces import call_inside, temporary
+from ackward.model.tcp_constants import IPPROTO_MPTCP
 
 PIDFD_GETFD = 438  # __NR_pidfd_getfd, the same on every architecture since pidfds
-IPPROTO_MPTCP = 262  # include/uapi/linux/in.h
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,11 @@ def _inside(argv: list[str]) -> tuple[int, str]:
         with temporary("doctor") as namespace:
             outcome = call_inside(namespace, run)
     except subprocess.TimeoutExpired as error:
-        raise Unavailable(f"`{argv[0]}` did not answer within {error.timeout:g} s") from error
+        raise Unavailable(
+            f"`{argv[0]}` did not answer within {error.timeout:g} s",
+            consequence="what it would tell of this kernel is not known",
+            next_step="run `ackward doctor` again when the machine is less busy",
+        ) from error
     return outcome.returncode, outcome.stderr.strip().partition("\n")[0]
 
 

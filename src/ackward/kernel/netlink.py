@@ -214,4 +214,8 @@ def _refusal(number: int, explanation: str, doing: str) -> Unavailable:
         return PrivilegeMissing.for_this_command(
             f"the kernel does not allow {doing} (CAP_NET_ADMIN)", consequence="this change was not made"
         )
-    return Unavailable(f"the kernel refused {doing} ({words})", consequence="this change was not made")
+    return Unavailable(
+        f"the kernel refused {doing} ({words})",
+        consequence="this change was not made",
+        next_step="look at what is there with `ip route show table all` and `ip rule`, and run the command again",
+    )

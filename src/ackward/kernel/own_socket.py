@@ -16,6 +16,7 @@ from ackward.kernel.netlink import Netlink
 from ackward.kernel.route_lookup import RouteLookup
 from ackward.kernel.settings import ticks_per_second
 from ackward.kernel.sock_diag import SocketRecord, TcpState
+from ackward.model.tcp_constants import IPPROTO_MPTCP
 
 if TYPE_CHECKING:
     from asyncio.trsock import TransportSocket
@@ -28,14 +29,11 @@ TCP_QUICKACK = 12
 #: TCP_DELACK_MAX; it asks for no privilege.
 TCP_DELACK_MAX_US = 46
 _LEAST_JIFFIES = 2
-#: TCP_DELACK_MAX, include/net/tcp.h: HZ / 5.
-DELACK_MAX_NS = 200_000_000
 #: The longest tick that Linux is built with (HZ=100), for kernels that do not tell theirs.
 _LONGEST_TICK_US = 10_000
 
 # include/uapi/asm-generic/socket.h
 _SO_BINDTOIFINDEX, _SO_NETNS_COOKIE = 62, 71
-_IPPROTO_MPTCP = 262  # include/uapi/linux/in.h
 
 
 def require_tcp(sock: TcpSocket) -> None:
@@ -46,7 +44,7 @@ def require_tcp(sock: TcpSocket) -> None:
             "the socket is closed", consequence=unchanged, next_step="pin it before it is closed"
         )
     protocol = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL)
-    if protocol == _IPPROTO_MPTCP:
+    if protocol == IPPROTO_MPTCP:
         raise UsageError(
             "the socket is MPTCP, which refuses TCP_QUICKACK",
             consequence=unchanged,
@@ -205,6 +203,7 @@ def bound_delay(sock: TcpSocket) -> int:
         raise Unavailable(
             "this kernel has no TCP_DELACK_MAX_US (about Linux 6.15)",
             consequence="the delay of ACKs cannot be bounded by the program",
+            next_step="leave out means='delack-max': `ackward.pin_quickack` takes the next best",
         ) from error
     set_us = delack_max_us(sock)
     assert set_us is not None

@@ -61,6 +61,11 @@ def cgroup2_mount(machine: Machine = LINUX) -> Path:
     return places[0]
 
 
+def cgroup_directory(cgroup: str | None) -> Path:
+    """The directory of a cgroup (v2) below the mount; of the whole hierarchy for none. Raises :class:`Unavailable`."""
+    return cgroup2_mount() / (cgroup or "").lstrip("/")
+
+
 def kernel_symbol(name: str, machine: Machine = LINUX) -> int | None:
     """The address of a kernel function, or None if it is absent or hidden from this user."""
     try:

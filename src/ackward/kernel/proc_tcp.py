@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ackward.kernel import counters
 from ackward.kernel.namespaces import Namespace, call_inside
 from ackward.kernel.sock_diag import SocketRecord, TcpState, addresses
 
@@ -99,9 +100,7 @@ def delayed_acks(namespace: Namespace) -> int | None:
         text = call_inside(namespace, Path("/proc/thread-self/net/netstat").read_text, encoding="ascii")
     except FileNotFoundError:
         return None
-    lines = [line.split() for line in text.splitlines() if line.startswith("TcpExt:")]
-    counters = dict(zip(*lines, strict=False)) if len(lines) == 2 else {}
-    return int(counters["DelayedACKs"]) if "DelayedACKs" in counters else None
+    return counters.parse(text).get("TcpExt.DelayedACKs")
 
 
 def _end(text: str) -> tuple[bytes, int]:

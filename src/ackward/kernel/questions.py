@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ackward.errors import Unavailable
 from ackward.kernel.bpf_syscall import AttachType, MapType, ProgramType
+from ackward.kernel.capabilities import effective
 from ackward.kernel.machine import Machine
 from ackward.model.doctor import Outcome
 
@@ -22,14 +23,6 @@ USERS = Path("/proc/self/uid_map")
 KALLSYMS = Path("/proc/kallsyms")
 KPROBES = Path("/sys/bus/event_source/devices/kprobe/type")
 
-#: include/uapi/linux/capability.h
-CAPABILITIES = {
-    "CAP_NET_ADMIN": 12,
-    "CAP_SYS_PTRACE": 19,
-    "CAP_SYS_ADMIN": 21,
-    "CAP_PERFMON": 38,
-    "CAP_BPF": 39,
-}
 #: Capabilities that CAP_SYS_ADMIN includes: kernels had no finer ones before.
 _IN_SYS_ADMIN = {"CAP_BPF", "CAP_PERFMON"}
 ENOTSUPP = 524  # include/linux/errno.h: the kernel's own, unknown to libc
@@ -62,10 +55,8 @@ def find_symbol(kallsyms: str, name: str) -> int | None:
 
 
 def capabilities(machine: Machine) -> frozenset[str]:
-    """The effective capabilities among those of :data:`CAPABILITIES` that count for the whole host."""
-    match = re.search(r"^CapEff:\s*([0-9a-f]+)$", machine.read(STATUS), re.MULTILINE)
-    mask = int(match[1], 16) if match else 0
-    held = {name for name, bit in CAPABILITIES.items() if mask >> bit & 1}
+    """The effective capabilities that count for the whole host."""
+    held = effective(machine.read(STATUS))
     if "CAP_SYS_ADMIN" in held:
         held |= _IN_SYS_ADMIN
     # bpf(2) asks the first user namespace, where the capabilities of a rootless container mean nothing.

@@ -7,12 +7,12 @@ include/uapi/linux/fib_rules.h. Standard library only.
 from __future__ import annotations
 
 import errno
-import socket
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ackward.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, attribute, attributes
+from ackward.kernel.route_message import address_family
 
 RTM_NEWRULE, RTM_DELRULE, RTM_GETRULE = 32, 33, 34  # include/uapi/linux/rtnetlink.h
 # FRA_*
@@ -57,11 +57,6 @@ class RuleMessage:
         return self.attributes.get(PROTOCOL, b"\0")[0]
 
 
-def raw_family(family: int) -> int:
-    """The socket API's number of a family (4 or 6)."""
-    return socket.AF_INET if family == 4 else socket.AF_INET6
-
-
 def ports(first: int, last: int) -> bytes:
     """The value of an attribute that is a range of ports."""
     return _PORTS.pack(first, last)
@@ -76,7 +71,7 @@ def parse(body: bytes) -> RuleMessage:
 
 def dump(netlink: Netlink, family: int) -> list[RuleMessage]:
     """All rules of one family (4 or 6) in the order of consultation; none where the family is not there."""
-    raw = raw_family(family)
+    raw = address_family(family)
     messages = netlink.dump(RTM_GETRULE, _HEADER.pack(raw, 0, 0, 0, 0, 0, 0, 0, 0))
     found = [parse(message.body) for message in messages if message.type == RTM_NEWRULE]
     # A kernel without IPv6 may answer with the rules of all families.
@@ -85,7 +80,7 @@ def dump(netlink: Netlink, family: int) -> list[RuleMessage]:
 
 def encoded(family: int, parts: Iterable[tuple[int, bytes]], *, dst_length: int = 0) -> bytes:
     """The body of a request about a rule that leads to a table."""
-    header = _HEADER.pack(raw_family(family), dst_length, 0, 0, 0, 0, 0, TO_TABLE, 0)
+    header = _HEADER.pack(address_family(family), dst_length, 0, 0, 0, 0, 0, TO_TABLE, 0)
     return header + b"".join(attribute(kind, value) for kind, value in parts)
 
 

@@ -192,5 +192,7 @@ def _open(namespace: Namespace) -> Netlink:
         if error.errno not in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):
             raise
         raise Unavailable(
-            "this kernel has no sock_diag (CONFIG_INET_DIAG)", consequence="sockets tell little of themselves"
+            "this kernel has no sock_diag (CONFIG_INET_DIAG)",
+            consequence="sockets tell little of themselves",
+            next_step="load it with `modprobe tcp_diag`, or take a kernel that has it",
         ) from error

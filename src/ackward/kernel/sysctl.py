@@ -31,7 +31,9 @@ def write(namespace: Namespace, name: str, value: str) -> None:
                 f"{name} may not be written (CAP_NET_ADMIN)", consequence="this change was not made"
             ) from error
         raise Unavailable(
-            f"{name}={value} cannot be set ({error.strerror})", consequence="this change was not made"
+            f"{name}={value} cannot be set ({error.strerror})",
+            consequence="this change was not made",
+            next_step=f"look at {_path(name)}: this kernel may not have it, or the container has /proc/sys read-only",
         ) from error
 
 

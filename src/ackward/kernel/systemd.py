@@ -110,6 +110,7 @@ def _run(argv: list[str]) -> subprocess.CompletedProcess[str]:
         raise Unavailable(
             f"{argv[0]} did not answer within {error.timeout:g} s",
             consequence="nothing is known of its units",
+            next_step="run the command again when `systemctl is-system-running` answers",
         ) from error
 
 

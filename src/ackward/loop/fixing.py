@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ackward import remedies
 from ackward.errors import UsageError
 from ackward.kernel.namespaces import in_sight, resolve
 from ackward.loop.port_ranges import port_range
-from ackward.model.plan import Lasting, Persistent, Plan, Receipt, Refusal, Status, UndoOutcome
+from ackward.model.fixing import StatusReport
+from ackward.model.plan import Lasting, Plan, Receipt, Refusal, Status, UndoOutcome
 from ackward.model.scopes import (
     MOST_SEGMENTS,
     USUAL_SEGMENTS,
@@ -19,6 +22,7 @@ from ackward.model.scopes import (
 )
 from ackward.remedies.clearance import Cleared, undo_all, withdraw
 from ackward.remedies.lasting.persistence import without_receipt
+from ackward.remedies.pods_on_record import pods_on_record
 from ackward.remedies.receipts import Receipts
 from ackward.remedies.route_metrics.plan import already_set
 from ackward.remedies.transaction import Occasion
@@ -197,13 +201,18 @@ def earlier(plan: Plan) -> Receipt | None:
 
 def status() -> list[Status]:
     """Each remedy as the kernel sees it now."""
+    return list(status_report().remedies)
+
+
+def status_report() -> StatusReport:
+    """What :func:`status` gives, and what comes back at boot or cannot be read."""
     store = Receipts()
-    return [remedies.load(receipt.remedy).status(receipt, store) for receipt in store.load().receipts]
-
-
-def persisted() -> list[Persistent]:
-    """The requests that come back at boot and are not in force now."""
-    return without_receipt(Receipts())
+    contents = store.load()
+    return StatusReport(
+        remedies=tuple(remedies.load(receipt.remedy).status(receipt, store) for receipt in contents.receipts),
+        persisted=tuple(without_receipt(store)),
+        damaged=tuple(map(str, contents.damaged)),
+    )
 
 
 def undo(*ids: str, until_boot: bool = False) -> list[UndoOutcome]:
@@ -230,5 +239,11 @@ def _undo(receipt: Receipt, store: Receipts, occasion: Occasion) -> UndoOutcome:
 
 
 def undo_everything() -> Cleared:
-    """Take back all receipts, and what is recognisably ours and has none."""
-    return undo_all(Receipts(), in_sight())
+    """Take back all receipts, and what is recognisably ours and has none.
+
+    What a node agent did to pods is spared: it would do that again, and `ackward node uninstall` takes it back.
+    """
+    pods = pods_on_record()
+    theirs = {pod.inode for pod in pods}
+    cleared = undo_all(Receipts(), [namespace for namespace in in_sight() if namespace.inode not in theirs])
+    return replace(cleared, spared=pods)

@@ -12,13 +12,7 @@ from collections.abc import Callable
 from ackward.kernel.namespaces import command_inside
 from ackward.kernel.settings import HostFacts, NamespaceFacts, Route
 from ackward.model.doctor import Judgement, Setting
-
-#: RFC 6928 section 2: the initial window of today, in segments.
-USUAL_WINDOW = 10
-#: TCP_DELACK_MIN is HZ/25 (include/net/tcp.h): how long a Linux receiver holds an ACK at least.
-SHORTEST_DELAYED_ACK_US = 40_000
-#: TCP_RTO_MIN is HZ/5 (include/net/tcp.h).
-USUAL_RTO_MIN_US = 200_000
+from ackward.model.tcp_constants import DELACK_MIN_NS, INIT_CWND, RTO_MIN_NS
 
 FINE, HURTS = Judgement.FINE, Judgement.HURTS
 #: What a rule says: the judgement, the effect, and the value that would be better.
@@ -116,14 +110,14 @@ def _congestion_control(value: str, _: NamespaceFacts) -> Words:
 
 def _rto_min(value: str, _: NamespaceFacts) -> Words:
     shortest = int(value)
-    if shortest < SHORTEST_DELAYED_ACK_US:
+    if shortest < DELACK_MIN_NS // 1000:
         effect = "receivers may hold ACKs for 40 ms: this host may resend what was not lost, and slow down"
-        return HURTS, effect, str(USUAL_RTO_MIN_US)
+        return HURTS, effect, str(RTO_MIN_NS // 1000)
     effect = (
         f"after a loss that nothing else repairs, readers of this host wait {shortest // 1000} ms or more"
     )
-    if shortest > USUAL_RTO_MIN_US:
-        return HURTS, effect, str(USUAL_RTO_MIN_US)
+    if shortest > RTO_MIN_NS // 1000:
+        return HURTS, effect, str(RTO_MIN_NS // 1000)
     return FINE, effect, None
 
 
@@ -174,19 +168,19 @@ def _windows(facts: NamespaceFacts) -> list[Setting]:
 def _window(facts: NamespaceFacts, route: Route, key: str, segments: int, who: str) -> Setting:
     table = "" if route.table == "main" else f" in table {route.table}"
     name = f"{key} of IPv{route.family} {route.destination}{table}"
-    if segments >= USUAL_WINDOW:
-        return _fine(name, str(segments), f"{who} start with {segments} segments ({USUAL_WINDOW} are usual)")
+    if segments >= INIT_CWND:
+        return _fine(name, str(segments), f"{who} start with {segments} segments ({INIT_CWND} are usual)")
     return Setting(
         name=name,
         value=str(segments),
         judgement=HURTS,
-        effect=f"{who} start with {segments} segments, not {USUAL_WINDOW}: long ones pay extra round trips",
+        effect=f"{who} start with {segments} segments, not {INIT_CWND}: long ones pay extra round trips",
         command=_command(facts, _with_window(route.command, route, key)) if route.command else None,
     )
 
 
 def _with_window(command: tuple[str, ...], route: Route, raised: str) -> list[str]:
-    windows = {"initcwnd": route.initcwnd, "initrwnd": route.initrwnd, raised: USUAL_WINDOW}
+    windows = {"initcwnd": route.initcwnd, "initrwnd": route.initrwnd, raised: INIT_CWND}
     kept = [
         word for key, segments in windows.items() if segments is not None for word in (key, str(segments))
     ]

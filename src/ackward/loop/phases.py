@@ -49,7 +49,11 @@ def counted_windows(plan: Plan, seconds: float) -> Iterator[list[Counters]]:
     """Readings of the namespace's counters, one at the end of each window, while the body runs."""
     namespace = find(plan.namespace)
     if namespace is None:
-        raise Refused(f"the namespace {plan.namespace.name} is gone", consequence="nothing was measured")
+        raise Refused(
+            f"the namespace {plan.namespace.name} is gone",
+            consequence="nothing was measured",
+            next_step="plan again where its programs run now: `ip netns` lists those that have names",
+        )
     ended = threading.Event()
     readings: list[Counters] = []
 

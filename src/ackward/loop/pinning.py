@@ -30,6 +30,7 @@ from ackward.kernel import own_socket
 from ackward.kernel.namespaces import Namespace
 from ackward.model.pins import MarkRuleAdded
 from ackward.model.plan import Refusal
+from ackward.model.tcp_constants import DELACK_MAX_NS
 from ackward.remedies.receipts import Receipts
 
 if TYPE_CHECKING:
@@ -190,13 +191,25 @@ def _wanted(means: Means | str | None, *, change_host: bool) -> list[Means]:
 
 def _by_route(sock: TcpSocket) -> Pinned:
     if not own_socket.connection(sock):
-        raise Refused("the socket has no peer yet, so it has no route", next_step="connect it first")
+        raise Refused(
+            "the socket has no peer yet, so it has no route",
+            consequence="nothing was changed",
+            next_step="connect it first",
+        )
     namespace = own_socket.namespace_of(sock)
     ours = _MARKINGS.get((os.getpid(), namespace.inode))
     if ours and own_socket.mark(sock) & ours.bit:
-        raise Refused("its route has quickack by the mark that it got from an earlier pin")
+        raise Refused(
+            "its route has quickack by the mark that it got from an earlier pin",
+            consequence="nothing was changed",
+            next_step="close that pin first, or leave out means='route'",
+        )
     if not own_socket.route_quickack(sock, namespace):
-        raise Unavailable("its route has no quickack", next_step="`ackward fix quickack` would set it")
+        raise Unavailable(
+            "its route has no quickack",
+            consequence="nothing was changed",
+            next_step="`ackward fix quickack` would set it",
+        )
     why = "the route of this connection acknowledges at once already"
     return Pinned(Means.ROUTE, 0, why, inherits=False, sock=sock, _taken=ExitStack())
 
@@ -267,9 +280,9 @@ def _if_open(sock: TcpSocket, action: Callable[[], Any]) -> None:
 def _by_rearming(sock: TcpSocket) -> Pinned:
     why = (
         "TCP_QUICKACK again after each read through this object: an ACK goes when the program reads, "
-        f"and waits {own_socket.DELACK_MAX_NS / 1e6:g} ms at most if it does not"
+        f"and waits {DELACK_MAX_NS / 1e6:g} ms at most if it does not"
     )
-    return Pinned(Means.REARM, own_socket.DELACK_MAX_NS, why, inherits=False, sock=sock, _taken=ExitStack())
+    return Pinned(Means.REARM, DELACK_MAX_NS, why, inherits=False, sock=sock, _taken=ExitStack())
 
 
 _TAKE: dict[Means, Callable[[TcpSocket], Pinned]] = {

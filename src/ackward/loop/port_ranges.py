@@ -14,7 +14,11 @@ _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 def one_port(port: int | None) -> None:
     """Raises :class:`UsageError` if something else than a port was named."""
     if port is not None and port not in _PORTS:
-        raise UsageError(f"--port {port} is no TCP port", next_step="name one from 1 to 65535")
+        raise UsageError(
+            f"--port {port} is no TCP port",
+            consequence="nothing was looked at",
+            next_step="name one from 1 to 65535",
+        )
 
 
 def port_range(text: str) -> tuple[int, int]:

@@ -62,13 +62,12 @@ def prove(
     wanted = lasting(lease=lease, persist=persist)
     store = Receipts()
     if not seconds > 0:
-        raise UsageError(f"a proof of {seconds:g} s measures nothing", next_step="name a longer time: 30s")
-    if store.find(plan.remedy, plan.namespace, plan.scope) or not plan.changes:
-        raise Refused(
-            f"{plan.remedy} for {plan.scope.words} is in force already",
-            consequence="there is no before to compare with; nothing was changed",
-            next_step="take it back with `ackward undo --all`, then prove it",
+        raise UsageError(
+            f"a proof of {seconds:g} s measures nothing",
+            consequence="nothing was changed",
+            next_step="name a longer time: 30s",
         )
+    _require_a_before(plan, store)
     if persist:
         request_of(plan, store.systemd)  # what cannot be kept in the end is refused before it is measured
     meter = _meter(plan, seconds, stop)
@@ -94,6 +93,23 @@ def prove(
     return Proof(
         plan=plan, receipt=kept, verdict=verdict, phases=(before.phase("before"), after.phase("after"))
     )
+
+
+def _require_a_before(plan: Plan, store: Receipts) -> None:
+    """Raise :class:`Refused` where it is so already, by a receipt of ours or by what somebody set."""
+    consequence = "there is no before to compare with; nothing was changed"
+    if receipt := store.find(plan.remedy, plan.namespace, plan.scope):
+        raise Refused(
+            f"{plan.remedy} for {plan.scope.words} is in force already: receipt {receipt.id}",
+            consequence=consequence,
+            next_step=f"take it back with `ackward undo {receipt.id}`, then prove it",
+        )
+    if not plan.changes:
+        raise Refused(
+            f"{plan.remedy} for {plan.scope.words} would change nothing: {plan.notes[0]}",
+            consequence=consequence,
+            next_step="look in `ackward status` for another receipt that set it; without one it is not ours to undo",
+        )
 
 
 def _meter(plan: Plan, seconds: float, stop: threading.Event | None) -> Meter:

@@ -7,12 +7,11 @@ from pathlib import Path
 from ackward.errors import AckwardError, Refused, UnknownName, UsageError
 from ackward.kernel.background import start_time_of
 from ackward.kernel.namespaces import Namespace, current, resolve
-from ackward.kernel.probes import cgroup2_mount
+from ackward.kernel.probes import cgroup2_mount, cgroup_directory
 from ackward.loop.port_ranges import port_range
 from ackward.loop.watching import scope_of
 from ackward.model.scopes import SocketScope
 from ackward.remedies.route_metrics.plan import network
-from ackward.remedies.steering.connections import cgroup_of
 
 _UNCHANGED = "nothing was changed"
 
@@ -65,7 +64,9 @@ def namespace_of(netns: str | None, scope: SocketScope) -> Namespace:
         return resolve(str(scope.pid))
     if scope.cgroup is None:
         return current()
-    found = {place.inode: place for pid in _processes(cgroup_of(scope)) if (place := _place(pid))}
+    found = {
+        place.inode: place for pid in _processes(cgroup_directory(scope.cgroup)) if (place := _place(pid))
+    }
     if len(found) > 1:
         names = ", ".join(sorted(place.name.removeprefix("pid:") for place in found.values()))
         raise UsageError(

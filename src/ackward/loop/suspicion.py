@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ackward.model.sockets import Socket, Suspect, Suspicion
+from ackward.model.tcp_constants import DELACK_MIN_NS
 from ackward.report.units import duration, plural, size
 
 _RANK = {suspicion: rank for rank, suspicion in enumerate(Suspicion)}
-#: A delayed ACK waits for ``ato``, at least TCP_DELACK_MIN (40 ms), and ages are told in ticks of up to 10 ms.
-_DELACK_MIN_NS, _TICK_NS = 40_000_000, 10_000_000
+#: Ages are told in ticks of up to 10 ms (HZ=100).
+_TICK_NS = 10_000_000
 
 
 def suspects(socket: Socket, peer: Socket | None = None) -> list[Suspect]:
@@ -81,4 +82,4 @@ def _owes_an_ack(socket: Socket, peer: Socket | None) -> bool:
     if received is None or sent is None or not socket.bytes_received:
         return False
     # In the same tick an answer may have gone out, and the ACK with it.
-    return received < sent and received <= max(socket.ato_ns or 0, _DELACK_MIN_NS) + _TICK_NS
+    return received < sent and received <= max(socket.ato_ns or 0, DELACK_MIN_NS) + _TICK_NS

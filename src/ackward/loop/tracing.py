@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator
 from ackward.capture.tracing import TraceSource
 from ackward.diagnosis.tracing import told
 from ackward.errors import UsageError
+from ackward.kernel.background import start_time_of
 from ackward.loop.watching import scope_of
 from ackward.model.trace import LostEvent, TraceEvent
 
@@ -37,10 +38,16 @@ def trace(
     """
     if seconds is not None and not seconds > 0:
         raise UsageError(
-            f"a trace of {seconds:g} s sees nothing", next_step="name a longer time, for example 10s"
+            f"a trace of {seconds:g} s sees nothing",
+            consequence="nothing was traced",
+            next_step="name a longer time, for example 10s",
         )
     if count is not None and count < 1:
-        raise UsageError(f"--count {count} would tell nothing", next_step="name 1 or more")
+        raise UsageError(
+            f"--count {count} would tell nothing",
+            consequence="nothing was traced",
+            next_step="name 1 or more",
+        )
     scope = scope_of(port=port, netns=netns, pid=pid, cgroup=cgroup, slow_ns=slow_ns)
     return _events(
         TraceSource(scope, every_ack=every_ack), seconds, pid, count, stop or threading.Event(), note
@@ -56,6 +63,8 @@ def _events(
     note: Callable[[str], None],
 ) -> Generator[TraceEvent]:
     noted = given = 0
+    gone = False
+    began = None if pid is None else start_time_of(pid)
     with source:
         note("tracing")
         end = time.monotonic() + (float("inf") if seconds is None else seconds)
@@ -66,6 +75,9 @@ def _events(
             raw = source.wait(0 if over else min(_POLL_SECONDS, left))
             if pid is not None:
                 raw = raw[raw["end"]["pid"] == pid]
+                if not gone and (began is None or start_time_of(pid) != began):
+                    gone = True
+                    note(f"process {pid} has ended: what its connections still do is told")
             for event in told(raw, source.realtime_ns(), source.identify):
                 yield event
                 given += 1

@@ -81,7 +81,9 @@ def watch(
     """
     if not seconds > 0:
         raise UsageError(
-            f"a watch of {seconds:g} s sees nothing", next_step="name a longer time, for example 10s"
+            f"a watch of {seconds:g} s sees nothing",
+            consequence="nothing was watched",
+            next_step="name a longer time, for example 10s",
         )
     scope = scope_of(port=port, netns=netns, pid=pid, cgroup=cgroup, slow_ns=slow_ns)
     place = None

@@ -60,7 +60,6 @@ class Nonagle(enum.IntFlag):
 
     OFF = 1  # TCP_NODELAY
     CORK = 2
-    PUSH = 4
 
 
 #: What every source can tell of a segment. Times in nanoseconds; ``bytes`` is payload on the wire, also where the

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ackward import remedies
 from ackward.errors import AckwardError
+from ackward.kernel import leftovers
 from ackward.kernel.namespaces import Namespace, remove_abandoned
-from ackward.model.plan import Ending, Persistent, Receipt, Undone, UndoOutcome
+from ackward.model.plan import Ending, NamespaceIdentity, Persistent, Receipt, Undone, UndoOutcome
 from ackward.remedies.lasting import lease, persistence
 from ackward.remedies.receipts import Receipts
 from ackward.remedies.transaction import Swept, require_net_admin
@@ -20,13 +21,14 @@ class Cleared:
     """What was undone. ``swept`` had no receipt; ``aside`` are the damaged files, where they lie now.
 
     ``suspects`` may be changes that a damaged receipt spoke of, or somebody else's: only their maker can
-    tell.
+    tell. ``spared`` are the namespaces of pods that a node agent looks after.
     """
 
     outcomes: tuple[UndoOutcome, ...]
     swept: tuple[str, ...] = ()
     aside: tuple[Path, ...] = ()
     suspects: tuple[str, ...] = ()
+    spared: tuple[NamespaceIdentity, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -43,6 +45,23 @@ class Cleared:
         ]
         points += [f"perhaps ours: {suspect}" for suspect in self.suspects]
         return tuple(points)
+
+    @property
+    def next_step(self) -> str:
+        """What to do about what is left."""
+        failed = [outcome.receipt for outcome in self.outcomes if outcome.failed]
+        left = any(part.ending is Ending.LEFT for outcome in self.outcomes for part in outcome.details)
+        steps = []
+        if failed:
+            steps.append(
+                f"remove what stopped it, then `ackward undo {' '.join(failed)}` (`ackward status` shows what is left)"
+            )
+        if left:
+            steps.append("what was left is not as we set it, and yours to decide")
+        if self.aside:
+            lie = ", ".join(map(str, self.aside))
+            steps.append(f"look for what is still set in {lie}, and at routes with `ip route show table all`")
+        return "; ".join(steps)
 
 
 def undo_all(store: Receipts, namespaces: Iterable[Namespace]) -> Cleared:
@@ -65,6 +84,7 @@ def undo_all(store: Receipts, namespaces: Iterable[Namespace]) -> Cleared:
             for namespace in namespaces
             if remove_abandoned(namespace)
         ]
+        ended += [f"{path}, left by a run that was killed" for path in leftovers.remove_directories()]
         aside = tuple(store.set_aside(path) for path in contents.damaged)
     return Cleared(
         outcomes=tuple(outcomes),

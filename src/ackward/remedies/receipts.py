@@ -240,4 +240,5 @@ class Receipts:
         return Unavailable(
             f"{error.filename or self.directory} cannot be read ({error.strerror})",
             consequence="remedies in force cannot be listed",
+            next_step="look at it with `ls -l`; what is no receipt does not belong there",
         )

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from ackward.errors import AckwardError, PartlyChanged, PrivilegeMissing, Refused
+from ackward.kernel.capabilities import effective
 from ackward.kernel.namespaces import Namespace, in_sight
 from ackward.kernel.netlink import Netlink
 from ackward.model.changes import DURATIONS, Change, Leased, Persisted
@@ -48,7 +49,7 @@ from ackward.remedies.lasting.renewal import relast_steps
 from ackward.remedies.receipts import Receipts, boot_id
 
 UNTIL_UNDONE = Lasting()
-CAP_NET_ADMIN = 12  # include/uapi/linux/capability.h
+_STATUS = Path("/proc/self/status")
 
 T = TypeVar("T")
 
@@ -179,9 +180,7 @@ def _candidates(identity: NamespaceIdentity) -> Iterator[Namespace]:
 
 def require_net_admin() -> None:
     """Raise :class:`PrivilegeMissing` unless this process may change routes and sockets."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    effective = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
-    if not int(effective, 16) >> CAP_NET_ADMIN & 1:
+    if "CAP_NET_ADMIN" not in effective(_STATUS.read_text(encoding="utf-8", errors="replace")):
         raise PrivilegeMissing.for_this_command(
             "changing routes and sockets needs CAP_NET_ADMIN", consequence="nothing was changed"
         )
@@ -206,7 +205,11 @@ def apply_steps(
             return None
         namespace = find(plan.namespace)
         if namespace is None:
-            raise Refused(f"the namespace {plan.namespace.name} is gone", consequence="nothing was changed")
+            raise Refused(
+                f"the namespace {plan.namespace.name} is gone",
+                consequence="nothing was changed",
+                next_step="plan again where its programs run now: `ip netns` lists those that have names",
+            )
         # At boot the unit asks for its own remedy: that gets its id.
         adopted = persistence.asking_for(request, store) if lasting.persist else None
         receipt_id = adopted.id if adopted else store.new_id(plan.remedy)

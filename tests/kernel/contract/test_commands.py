@@ -10,10 +10,11 @@ from tests.kernel.quickack_hosts import ip
 
 from ackward import remedies
 from ackward.cli import main as cli
-from ackward.cli import undo as undo_command
 from ackward.errors import PartlyChanged
 from ackward.kernel.namespaces import Namespace
-from ackward.model.plan import Receipt
+from ackward.loop import fixing
+from ackward.model.fixing import FixReport, StatusReport, UndoReport
+from ackward.model.plan import State
 from ackward.model.scopes import (
     BypassScope,
     CapScope,
@@ -59,7 +60,8 @@ class TestCommands:
         assert state(host) == before
         assert cli.run([*fix, "--json"]) == 0
         shown = json.loads(capsys.readouterr().out.partition("would")[2].partition("{")[2].join(["{", ""]))
-        receipt = Receipt.model_validate(shown["receipt"])
+        receipt = FixReport.model_validate(shown).receipt
+        assert receipt is not None
         assert cli.run(fix) == 0
         assert f"In force already: receipt {receipt.id}" in capsys.readouterr().out
         assert cli.run(["status"]) == 0
@@ -67,7 +69,8 @@ class TestCommands:
         assert f"\n{receipt.id} " in shown
         assert f"{case.remedy.name} for {case.scope.words}" in shown
         assert cli.run(["status", "--json"]) == 0
-        assert json.loads(capsys.readouterr().out)["remedies"][0]["state"] == "in force"
+        [status] = StatusReport.model_validate_json(capsys.readouterr().out).remedies
+        assert status.state is State.IN_FORCE
         assert cli.run(["undo", receipt.id]) == 0
         assert state(host) == before
         capsys.readouterr()
@@ -86,7 +89,7 @@ class TestCommands:
             assert cli.run(["undo", receipt.id, *(["--json"] if as_json else [])]) == PartlyChanged.exit_code
             captured = capsys.readouterr()
             if as_json:
-                assert "someone removed it" in json.loads(captured.out)["open"][0]
+                assert "someone removed it" in UndoReport.model_validate_json(captured.out).open[0]
             else:
                 assert "someone removed it" in captured.err
             ip(host, "route", "add", "default", "via", "198.19.0.2")
@@ -126,7 +129,7 @@ class TestCommands:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         # Only here: a test must not sweep the machine's other namespaces.
-        monkeypatch.setattr(undo_command, "in_sight", lambda: [host])
+        monkeypatch.setattr(fixing, "in_sight", lambda: [host])
         before = state(host)
         receipt = case.apply(host, store)
         assert cli.run(["undo", "--all"]) == 0
@@ -142,7 +145,7 @@ class TestCommands:
         capsys: pytest.CaptureFixture[str],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(undo_command, "in_sight", lambda: [host])
+        monkeypatch.setattr(fixing, "in_sight", lambda: [host])
         store.directory.mkdir(mode=0o700)
         damaged = store.path("quickack-ffffff")
         damaged.write_text("{")

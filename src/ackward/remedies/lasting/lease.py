@@ -76,14 +76,7 @@ def _lives(lease: Leased, store: Receipts) -> bool:
         return store.systemd.ask("is-active", lease.timer) == "active" or (
             store.systemd.ask("is-active", lease.timer.replace(".timer", ".service")) == "activating"
         )
-    holder = _holder(lease)
-    return holder is not None and background.lives(holder)
-
-
-def _holder(lease: Leased) -> Process | None:
-    if lease.pid is None or lease.start_time is None:
-        return None
-    return Process(lease.pid, lease.start_time)
+    return background.lives(background.noted(lease.pid, lease.start_time))
 
 
 def end(lease: Leased, store: Receipts) -> Undone:
@@ -93,7 +86,7 @@ def end(lease: Leased, store: Receipts) -> Undone:
             there = _lives(lease, store)
             store.systemd.ask("stop", lease.timer)
         else:
-            holder = _holder(lease)
+            holder = background.noted(lease.pid, lease.start_time)
             there = holder is not None and background.stop(holder)
     except AckwardError as error:  # it asks the receipt before it does anything
         return Undone(ending=Ending.LEFT, words=f"{Ending.LEFT.value}: {lease.holder}: {error}")

@@ -60,11 +60,10 @@ class Pins(OverNetlink):
         """Read the change back."""
         match change:
             case KeeperStarted():
-                known = _known(change)
-                if known and background.lives(known):
+                if background.lives(_keeper(change)):
                     return Look(
                         state=State.IN_FORCE,
-                        words=f"keeper of process {change.owner} is alive (pid {known.pid})",
+                        words=f"keeper of process {change.owner} is alive (pid {change.pid})",
                     )
                 words = f"keeper of process {change.owner} is not running: nothing takes this back by itself"
                 return Look(state=State.GONE, words=words)
@@ -74,27 +73,18 @@ class Pins(OverNetlink):
         """Take the change back."""
         match change:
             case KeeperStarted():
-                undone = self._stop(change)
+                # The keeper itself may undo, and ends with that.
+                undone = change.pid == os.getpid() or background.stop_all(
+                    _keeper(change), keeper.running(self._receipt)
+                )
             case _:
                 return self._rerouting.unmake(change)
         ending = Ending.UNDONE if undone else Ending.NOTHING
         return Undone(ending=ending, words=f"{ending.value}: {change.words}")
 
-    def _stop(self, change: KeeperStarted) -> bool:
-        if change.pid == os.getpid():
-            return True  # the keeper itself undoes, and ends with that
-        known = _known(change)
-        stopped = known is not None and background.stop(known)
-        # Killed between the start and the note of its PID: its command line names the receipt.
-        for lost in keeper.running(self._receipt):
-            stopped |= background.stop(lost)
-        return stopped
 
-
-def _known(change: KeeperStarted) -> Process | None:
-    if change.pid is None or change.start_time is None:
-        return None
-    return Process(change.pid, change.start_time)
+def _keeper(change: KeeperStarted) -> Process | None:
+    return background.noted(change.pid, change.start_time)
 
 
 def sweep(_: Namespace, directory: Path) -> transaction.Swept:

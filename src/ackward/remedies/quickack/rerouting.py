@@ -55,10 +55,9 @@ class Rerouting:
                 present = _mark_rule(change) in mark_rules.dump(self._netlink, change.family)
                 return _rule_looked(f"IPv{change.family} rule for mark {change.bit:#x}", present)
             case FollowerStarted():
-                known = _known(change)
                 words = f"follower of table {change.table}"
-                if known and background.lives(known):
-                    return looked(State.IN_FORCE, words, f"is alive (pid {known.pid})")
+                if background.lives(_follower(change)):
+                    return looked(State.IN_FORCE, words, f"is alive (pid {change.pid})")
                 return looked(State.GONE, words, "is not running: the table does not follow main")
             case _:
                 raise TypeError(change)
@@ -73,7 +72,7 @@ class Rerouting:
             case MarkRuleAdded():
                 undone = mark_rules.delete(self._netlink, _mark_rule(change))
             case FollowerStarted():
-                undone = self._stop(change)
+                undone = background.stop_all(_follower(change), follower.running(self._receipt))
             case _:
                 raise TypeError(change)
         ending = Ending.UNDONE if undone else Ending.NOTHING
@@ -86,14 +85,6 @@ class Rerouting:
         used = [route.key.table for route in found] + [rule.table for rule in all_rules]
         if change.table in used:
             raise taken_meanwhile(f"the table {change.table}")
-
-    def _stop(self, change: FollowerStarted) -> bool:
-        known = _known(change)
-        stopped = known is not None and background.stop(known)
-        # Killed between the start and the note of its PID: its command line names the receipt.
-        for lost in follower.running(self._receipt):
-            stopped |= background.stop(lost)
-        return stopped
 
     def _look_at_table(self, change: TableMirrored) -> Look:
         found = routes.dump(self._netlink, change.family)
@@ -147,10 +138,8 @@ def _mark_rule(change: MarkRuleAdded) -> MarkRule:
     )
 
 
-def _known(change: FollowerStarted) -> Process | None:
-    if change.pid is None or change.start_time is None:
-        return None
-    return Process(change.pid, change.start_time)
+def _follower(change: FollowerStarted) -> Process | None:
+    return background.noted(change.pid, change.start_time)
 
 
 def sweep_rules(netlink: Netlink, namespace: Namespace) -> list[str]:

@@ -11,7 +11,7 @@ from ackward.errors import Unavailable, UnknownName
 from ackward.kernel import background
 from ackward.kernel.bpffs import require_bpffs
 from ackward.kernel.namespaces import Namespace
-from ackward.kernel.probes import cgroup2_mount
+from ackward.kernel.probes import cgroup2_mount, cgroup_directory
 from ackward.kernel.processes import cgroups_below
 from ackward.model.changes import Change, OpenSocketsSet, SocketOption, SocketsSteered
 from ackward.model.plan import Ending, Look, State, Undone
@@ -24,7 +24,6 @@ from ackward.remedies.steering.connections import (
     Restoring,
     Setting,
     Unreached,
-    cgroup_of,
     counted,
 )
 from ackward.remedies.steering.hook import Hook, hooks
@@ -90,7 +89,10 @@ def _overlapping(wanted: Record, scope: SocketScope, *, same_too: bool) -> tuple
         record = hook.record()
         if record is None or not record.overlaps(wanted) or not _share_cgroups(hook, scope):
             continue
-        same = record._replace(noted_open=0) == wanted and hook.cgroup_id() == cgroup_of(scope).stat().st_ino
+        same = (
+            record._replace(noted_open=0) == wanted
+            and hook.cgroup_id() == cgroup_directory(scope.cgroup).stat().st_ino
+        )
         # The same request is no conflict for a plan: it has its receipt already.
         if same_too or not same:
             found.append(hook.receipt)
@@ -99,7 +101,7 @@ def _overlapping(wanted: Record, scope: SocketScope, *, same_too: bool) -> tuple
 
 def _share_cgroups(hook: Hook, scope: SocketScope) -> bool:
     """Whether one of both cgroups holds the other; a hook that is attached nowhere (any more) holds nothing."""
-    cgroup, theirs = cgroup_of(scope), hook.cgroup_id()
+    cgroup, theirs = cgroup_directory(scope.cgroup), hook.cgroup_id()
     above = {
         place.stat().st_ino for place in (cgroup, *cgroup.parents) if place.is_relative_to(cgroup2_mount())
     }
@@ -141,7 +143,7 @@ class Steering:
         record = _record(self._cookie, scope, change.option)
         if taken := _overlapping(record, scope, same_too=True):
             raise overlap(taken).as_error()
-        self._hook.install(record, cgroup_of(scope), lambda: self._mark_members(scope))
+        self._hook.install(record, cgroup_directory(scope.cgroup), lambda: self._mark_members(scope))
 
     def _mark_members(self, scope: SocketScope) -> None:
         if scope.pid is None:

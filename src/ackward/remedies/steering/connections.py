@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from ackward.kernel import descriptors, sock_diag
 from ackward.kernel.bpffs import Table
 from ackward.kernel.descriptors import Holder, Holders, reach, read_option, write_option
 from ackward.kernel.namespaces import Namespace
-from ackward.kernel.probes import cgroup2_mount
+from ackward.kernel.probes import cgroup_directory
 from ackward.kernel.processes import cgroups_below
 from ackward.kernel.sock_diag import SocketRecord, TcpState
 from ackward.model.changes import SocketOption
@@ -30,11 +29,6 @@ Visit = Callable[[int, int], None]
 def counted(count: int, what: str = "open connection") -> str:
     """So many of them, in words."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def cgroup_of(scope: SocketScope) -> Path:
-    """The directory of the scope's cgroup, of the whole hierarchy when it names none."""
-    return cgroup2_mount() / (scope.cgroup or "").lstrip("/")
 
 
 @dataclass
@@ -65,7 +59,7 @@ def go_through(
 
     ``any_holder``: also those that the scope's process has passed on to others.
     """
-    cgroups = cgroups_below(cgroup_of(scope)) if scope.cgroup else {}
+    cgroups = cgroups_below(cgroup_directory(scope.cgroup)) if scope.cgroup else {}
     pids = None if scope.pid is None or any_holder else [scope.pid]
     visited: set[int] = set()
     unreached = Unreached()

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ackward.errors import PrivilegeMissing, Unavailable
+from ackward.errors import PrivilegeMissing
+from ackward.kernel.bpf_syscall import AttachType
 from ackward.kernel.bpffs import CgroupLink, Table
 from ackward.kernel.libbpf import Object
 from ackward.remedies.bpf_pins import BpfPins
@@ -16,9 +17,13 @@ PROGRAM = Path(__file__).with_name("steering.bpf.o")
 #: The remedies that have hooks.
 STEERED = ("nodelay", "quickack")
 _MAPS = {"scope": "scope_map", "counters": "counters_map", "notes": "notes", "members": "members"}
-#: In the order in which they are attached, with enum bpf_attach_type (include/uapi/linux/bpf.h): who overrules us and
+#: In the order in which they are attached: who overrules us and
 #: who belongs to the process must be seen before the first connection is set.
-_HOOKS = {"program_sets": 22, "created": 2, "established": 3}
+_HOOKS = {
+    "program_sets": AttachType.CGROUP_SETSOCKOPT,
+    "created": AttachType.CGROUP_INET_SOCK_CREATE,
+    "established": AttachType.CGROUP_SOCK_OPS,
+}
 #: What every way to fail means here.
 _PURPOSE = "connections cannot be steered; nothing was changed"
 
@@ -36,14 +41,7 @@ def loaded(record: Record) -> Iterator[Object]:
 
 def attach(programs: Object, name: str, cgroup: Path) -> CgroupLink:
     """Attach one program; the link holds as long as its descriptor or its pin."""
-    try:
-        return CgroupLink.attach(programs.program_fd(name), cgroup, _HOOKS[name])
-    except OSError as error:
-        raise Unavailable(
-            f"no program can be attached to the cgroup {cgroup} ({error.strerror})",
-            consequence=_PURPOSE,
-            next_step=f"see who holds it exclusively: `bpftool cgroup show {cgroup}`",
-        ) from error
+    return CgroupLink.attach(programs.program_fd(name), cgroup, _HOOKS[name], consequence=_PURPOSE)
 
 
 class Hook(BpfPins):
