@@ -7,7 +7,7 @@ to HAProxy's, median and range. Needs root, two processors, and what `scripts/se
 The congestion control is the same for all, reno unless told otherwise: what is to be measured is the proxies, not the
 timers with which bbr paces each segment (docs/gateway.md has both).
 
-    python -m benchmarks.gateway [--repetitions 5] [--congestion reno]
+    python -m benchmarks.gateway [--repetitions 5] [--congestion reno] [--only ackward,haproxy]
         [throughput connections latency memory setup splice workers workers-gbits]
 """
 
@@ -159,8 +159,11 @@ SECTIONS: dict[str, Section] = {
 }
 
 
-def run(name: str, section: Section, host: Namespace, directory: Path, repetitions: int) -> None:
+def run(
+    name: str, section: Section, host: Namespace, directory: Path, repetitions: int, only: set[str]
+) -> None:
     measure, contestants, target = section
+    contestants = {name: one for name, one in contestants.items() if not only or name in only}
     rival = "haproxy" if "haproxy" in contestants else next(iter(contestants))
     seen: dict[str, list[dict[str, float]]] = defaultdict(list)
     for _ in range(repetitions):
@@ -191,7 +194,9 @@ def main() -> None:
     parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], default=[])
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--congestion", default="reno")
+    parser.add_argument("--only", default="", help="the proxies to compare, by name; all if not given")
     options = parser.parse_args()
+    only = set(filter(None, options.only.split(",")))
     if lacking := proxies.missing():
         raise SystemExit(f"install first: {', '.join(lacking)}")
     with temporary("bench") as host, tempfile.TemporaryDirectory(prefix="ackward-bench-") as directory:
@@ -205,7 +210,7 @@ def main() -> None:
             with load(host, "source", SOURCE) as source, load(host, "echo", ECHO) as echo:
                 assert told(source) == told(echo) == "ready\n"
                 for section in options.sections or SECTIONS:
-                    run(section, SECTIONS[section], host, Path(directory), options.repetitions)
+                    run(section, SECTIONS[section], host, Path(directory), options.repetitions, only)
         finally:
             origin.terminate()
             origin.wait()
