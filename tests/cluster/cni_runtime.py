@@ -29,6 +29,8 @@ from ackward.node.requests import Server
 DEBIAN = Path("/usr/lib/cni")
 IFNAME = "eth0"
 ASKS = {"enable-quickack": "yes"}
+#: Routes of a wired pod that get quickack: both families, connected and default.
+EVERY = 4
 #: Debian's plugins (1.1.1) end here: for a newer specification they run at this one, and their result is raised.
 NEWEST_OF_DEBIAN = "1.0.0"
 

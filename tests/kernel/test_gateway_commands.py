@@ -132,13 +132,7 @@ def test_the_step_window_follows_a_peer_whose_address_changes():
             f'initial_window = 50\n[[listen]]\naddress = "127.0.0.1:{ENTRY}"\ntarget = "127.0.0.1:{SERVER}"\n{peer}',
             steps="early = false",
         )
-        made.before["entry"] = [
-            "unshare",
-            "--mount",
-            "sh",
-            "-c",
-            f'mount --bind {hosts} /etc/hosts && exec "$0" "$@"',
-        ]
+        made.own_hosts_file("entry", hosts)
         made.run("entry")
         until(lambda: made.status("entry"), "it runs", seconds=30)
         assert widened(made) == {SILENT[0]}

@@ -271,14 +271,7 @@ def test_names_that_change_and_fail_are_told_and_running_connections_stay():
             "named",
             f'[[listen]]\nname = "web"\naddress = "127.0.0.1:{ENTRY}"\ntarget = "app.test:{SERVER}"\n',
         )
-        # The gateway sees a hosts file of its own; nobody else does.
-        made.before["named"] = [
-            "unshare",
-            "--mount",
-            "sh",
-            "-c",
-            f'mount --bind {hosts} /etc/hosts && exec "$0" "$@"',
-        ]
+        made.own_hosts_file("named", hosts)
         made.start("named")
         with made.connect() as client:
             client.sendall(b"1")
