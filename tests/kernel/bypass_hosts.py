@@ -12,7 +12,7 @@ import socket
 import subprocess
 import termios
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -129,15 +129,28 @@ def listen_to(reader: socket.socket, seed: int) -> bytes:
 def both_ways(ends: Pair, count: int | threading.Event, seed: int) -> list[bytes]:
     """So much (:func:`talk`) each way at once; the four hashes: written and read, there and back."""
     client, server = ends
-    jobs = [(talk, client), (listen_to, server), (talk, server), (listen_to, client)]
-    hashes = [b""] * 4
+    return _at_once(
+        lambda: talk(client, count, seed),
+        lambda: listen_to(server, seed + 1),
+        lambda: talk(server, count, seed + 2),
+        lambda: listen_to(client, seed + 3),
+    )
+
+
+def in_turns(ends: Pair, count: int, seed: int) -> list[bytes]:
+    """The same there, and when all has been read, back."""
+    client, server = ends
+    there = _at_once(lambda: talk(client, count, seed), lambda: listen_to(server, seed + 1))
+    return there + _at_once(lambda: talk(server, count, seed + 2), lambda: listen_to(client, seed + 3))
+
+
+def _at_once(*jobs: Callable[[], bytes]) -> list[bytes]:
+    hashes = [b""] * len(jobs)
 
     def run(index: int) -> None:
-        job, end = jobs[index]
-        arguments = (end, count, seed + index) if job is talk else (end, seed + index)
-        hashes[index] = job(*arguments)
+        hashes[index] = jobs[index]()
 
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(4)]
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(len(jobs))]
     for thread in threads:
         thread.start()
     for thread in threads:
