@@ -19,7 +19,7 @@ from ackward.remedies.bpf_pins import PinnedRemedy, ownerless
 from ackward.remedies.bypass import capabilities
 from ackward.remedies.bypass import plan as planning
 from ackward.remedies.bypass.engine import Engine
-from ackward.remedies.bypass.pinned import Pinned, all_pinned
+from ackward.remedies.bypass.pinned import PinnedEngine, all_pinned
 from ackward.remedies.bypass.plan import Facts
 from ackward.remedies.bypass.rules import Rules
 from ackward.remedies.bypass.words import words
@@ -65,7 +65,7 @@ class Bypass:
     """The effects, inside ``namespace``, for the receipt in the file ``receipt``."""
 
     def __init__(self, namespace: Namespace, receipt: Path) -> None:
-        self._pinned = Pinned(receipt.stem, transaction.identify(namespace).cookie or 0)
+        self._pinned = PinnedEngine(receipt.stem, transaction.identify(namespace).cookie or 0)
 
     def __enter__(self) -> Self:
         return self
@@ -122,4 +122,4 @@ def sweep(namespace: Namespace, directory: Path) -> transaction.Swept:
     return transaction.Swept(tuple(removed))
 
 
-REMEDY = PinnedRemedy(planning.NAME, plan, Bypass, sweep, Pinned)
+REMEDY = PinnedRemedy(planning.NAME, plan, Bypass, sweep, PinnedEngine)

@@ -21,7 +21,7 @@ from ackward.remedies.bypass.words import drained
 _PATIENCE, _PAUSE = 1.0, 0.005
 
 
-class Pinned(BpfPins):
+class PinnedEngine(BpfPins):
     """The pinned engine of one receipt, for connections with an end in its namespace."""
 
     def engine(self) -> Engine:
@@ -72,6 +72,6 @@ def _waited_for(engine: Engine) -> Survey:
     return survey
 
 
-def all_pinned() -> list[Pinned]:
+def all_pinned() -> list[PinnedEngine]:
     """All that are pinned, of every receipt and namespace."""
-    return Pinned.all("bypass")
+    return PinnedEngine.all("bypass")

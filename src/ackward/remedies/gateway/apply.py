@@ -15,9 +15,9 @@ from ackward.model.gateways import IngressRuleAdded, LocalRouteAdded, Queued, Qu
 from ackward.model.plan import Ending, Look, Plan, Refusal, State, Undone
 from ackward.model.scopes import Scope
 from ackward.remedies import transaction
+from ackward.remedies.detour.apply import facts
 from ackward.remedies.gateway import plan as planning
 from ackward.remedies.over_netlink import OverNetlink
-from ackward.remedies.quickack.apply import facts
 from ackward.remedies.route_metrics.apply import FAMILIES, RouteMetrics, looked
 
 _LAST_PORT = 65535

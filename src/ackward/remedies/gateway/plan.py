@@ -10,8 +10,8 @@ from ackward.model.changes import OUR_PROTOCOL, Change, Family
 from ackward.model.gateways import GatewayScope, IngressRuleAdded, LocalRouteAdded, QueueRuleAdded
 from ackward.model.plan import Plan, Refusal
 from ackward.model.scopes import Scope, WindowScope
+from ackward.remedies.detour.plan import Facts, free_table
 from ackward.remedies.initcwnd import plan as initcwnd
-from ackward.remedies.quickack.detour import Facts, free_table
 from ackward.remedies.route_metrics.plan import Routing
 
 NAME = "gateway"

@@ -1,4 +1,4 @@
-"""A pin's effects on the kernel: a detour as quickack makes it, and a keeper of its own."""
+"""A pin's effects on the kernel: a detour, and a keeper of its own."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from ackward.model.pins import KeeperStarted, ProcessPins
 from ackward.model.plan import Ending, Look, Plan, Refusal, State, Undone
 from ackward.model.scopes import Scope
 from ackward.remedies import transaction
+from ackward.remedies.detour import mark_bits
+from ackward.remedies.detour.apply import Rerouting, facts
 from ackward.remedies.over_netlink import OverNetlink
 from ackward.remedies.pin import keeper
 from ackward.remedies.pin import plan as planning
-from ackward.remedies.quickack import mark_bits
-from ackward.remedies.quickack.apply import facts
-from ackward.remedies.quickack.rerouting import Rerouting
 
 
 def scope_of_this_process() -> ProcessPins:

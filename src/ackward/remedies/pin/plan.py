@@ -6,8 +6,8 @@ from ackward.kernel.route_message import TABLE_LOCAL
 from ackward.model.changes import OUR_PROTOCOL, Change, Family, FollowerStarted, TableMirrored
 from ackward.model.pins import KeeperStarted, MarkRuleAdded, ProcessPins
 from ackward.model.plan import Plan, Refusal
-from ackward.remedies.quickack.detour import TABLES, Facts, free_table, main_rule
-from ackward.remedies.quickack.mark_bits import Marks
+from ackward.remedies.detour.mark_bits import Marks
+from ackward.remedies.detour.plan import TABLES, Facts, free_table, main_rule
 
 NAME = "pin"
 

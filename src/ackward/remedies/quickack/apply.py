@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 from ackward.errors import Unavailable
-from ackward.kernel import background, mark_rules, marks, own_socket, rules
+from ackward.kernel import background, mark_rules, marks, own_socket
 from ackward.kernel.namespaces import Namespace
 from ackward.kernel.netlink import Netlink
 from ackward.model.changes import Change, OpenSocketsSet, RouteAdded, RouteMetric, SocketsSteered
@@ -16,28 +16,17 @@ from ackward.model.plan import Look, Plan, Refusal, Undone
 from ackward.model.scopes import CapScope, RouteScope, Scope, SocketScope
 from ackward.remedies import transaction
 from ackward.remedies.bpf_pins import PinnedRemedy
+from ackward.remedies.detour import follower, mark_bits
+from ackward.remedies.detour.apply import Rerouting, facts, sweep_rules, taken_meanwhile
+from ackward.remedies.detour.plan import Facts
 from ackward.remedies.over_netlink import OverNetlink
-from ackward.remedies.quickack import follower, mark_bits, sockets
 from ackward.remedies.quickack import plan as planning
-from ackward.remedies.quickack.detour import Facts
-from ackward.remedies.quickack.rerouting import Rerouting, sweep_rules, taken_meanwhile
+from ackward.remedies.quickack import sockets
 from ackward.remedies.quickack.sockets import Caps
-from ackward.remedies.route_metrics.apply import FAMILIES, RouteMetrics, read_routing, sweep_routes
+from ackward.remedies.route_metrics.apply import RouteMetrics, read_routing, sweep_routes
 from ackward.remedies.steering import apply as steering
 from ackward.remedies.steering.apply import Steering
 from ackward.remedies.steering.hook import Hook
-
-
-def facts(namespace: Namespace) -> Facts:
-    """What a plan needs to know of a namespace."""
-    with Netlink(namespace) as netlink:
-        routing = read_routing(netlink)
-        return Facts(
-            namespace=routing.namespace,
-            routes=routing.routes,
-            rules=tuple(rule for family in FAMILIES for rule in rules.dump(netlink, family)),
-            interfaces=routing.interfaces,
-        )
 
 
 def plan(namespace: Namespace, scope: Scope) -> Plan | Refusal:

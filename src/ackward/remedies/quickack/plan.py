@@ -11,7 +11,7 @@ from ackward.kernel.route_message import Route
 from ackward.model.changes import OUR_PROTOCOL, Change, Metric, RuleAdded
 from ackward.model.plan import Plan, Refusal
 from ackward.model.scopes import PortScope, RouteScope, Scope
-from ackward.remedies.quickack.detour import Facts, detour
+from ackward.remedies.detour.plan import Facts, detour
 from ackward.remedies.route_metrics.plan import Request, Routing, plan_routes
 
 NAME = "quickack"

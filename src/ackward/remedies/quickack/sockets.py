@@ -8,7 +8,7 @@ from ackward.model.changes import SocketOption
 from ackward.model.pins import MarkRuleAdded
 from ackward.model.plan import Plan, Refusal
 from ackward.model.scopes import CapScope, SocketScope
-from ackward.remedies.quickack.detour import Facts, detour
+from ackward.remedies.detour.plan import Facts, detour
 from ackward.remedies.quickack.plan import NAME, NEEDLESS
 from ackward.remedies.steering import plan as steering
 

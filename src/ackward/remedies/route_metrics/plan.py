@@ -68,7 +68,11 @@ def network(text: str, option: str = "--to") -> Network:
         step = "write it as 10.0.0.0/8 or fd00::/8"
         with suppress(ValueError):  # not even an address: there is nothing better to suggest
             step = f"write {ip_interface(text).network}"
-        raise UsageError(f"{option} {text!r} is not a network ({error})", next_step=step) from error
+        raise UsageError(
+            f"{option} {text!r} is not a network ({error})",
+            consequence="nothing was changed",
+            next_step=step,
+        ) from error
 
 
 def key_of(name: RouteName) -> Key:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ackward.kernel import background
 from ackward.kernel.background import Process
 from ackward.kernel.namespaces import Namespace
-from ackward.remedies.quickack.lifeline import MODULE
+from ackward.remedies.detour.lifeline import MODULE
 
 
 def start(namespace: Namespace, table: int, receipt: Path) -> Process:

@@ -20,7 +20,7 @@ from ackward.kernel.inotify import DEPARTURES, Watch
 from ackward.kernel.namespaces import NAMED, Namespace
 
 #: How a follower is told from other processes: its own module, in its command line.
-MODULE = "ackward.remedies.quickack.mirror"
+MODULE = "ackward.remedies.detour.mirror"
 
 
 class Lifeline:

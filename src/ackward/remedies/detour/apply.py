@@ -14,8 +14,21 @@ from ackward.kernel.rules import Rule
 from ackward.model.changes import OUR_PROTOCOL, Change, FollowerStarted, RuleAdded, TableMirrored
 from ackward.model.pins import MarkRuleAdded
 from ackward.model.plan import Ending, Look, State, Undone
-from ackward.remedies.quickack import follower, mirror
-from ackward.remedies.route_metrics.apply import FAMILIES, looked
+from ackward.remedies.detour import follower, mirror
+from ackward.remedies.detour.plan import Facts
+from ackward.remedies.route_metrics.apply import FAMILIES, looked, read_routing
+
+
+def facts(namespace: Namespace) -> Facts:
+    """What a plan needs to know of a namespace."""
+    with Netlink(namespace) as netlink:
+        routing = read_routing(netlink)
+        return Facts(
+            namespace=routing.namespace,
+            routes=routing.routes,
+            rules=tuple(rule for family in FAMILIES for rule in rules.dump(netlink, family)),
+            interfaces=routing.interfaces,
+        )
 
 
 class Rerouting:

@@ -1,7 +1,7 @@
 """Keeps a table of ours equal to main, with quickack 1 on every unicast route.
 
-``python -m ackward.remedies.quickack.mirror NAMESPACE-PATH INODE TABLE RECEIPT-FILE`` follows main until what
-it lives for is gone (:mod:`ackward.remedies.quickack.lifeline`). It sleeps in poll(2) between changes and
+``python -m ackward.remedies.detour.mirror NAMESPACE-PATH INODE TABLE RECEIPT-FILE`` follows main until what
+it lives for is gone (:mod:`ackward.remedies.detour.lifeline`). It sleeps in poll(2) between changes and
 imports the standard library only. It does not enter the namespace: it holds netlink sockets that were opened
 there.
 
@@ -24,7 +24,7 @@ from ackward.kernel import background, route_message, routes, rule_message, rule
 from ackward.kernel.namespaces import Namespace
 from ackward.kernel.netlink import Message, Netlink
 from ackward.kernel.route_message import TABLE_MAIN, THROW, UNICAST, Route
-from ackward.remedies.quickack.lifeline import Lifeline
+from ackward.remedies.detour.lifeline import Lifeline
 
 #: As in :data:`ackward.model.changes.OUR_PROTOCOL`, which a process of a few megabytes cannot afford to import
 #: (pydantic).
