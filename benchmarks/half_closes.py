@@ -151,7 +151,9 @@ def measure(relay: str, size: int, connections: int) -> tuple[int, int]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--connections", type=int, default=40, help="of each relay and size, each way")
     given = parser.parse_args()
     if missing := [name for name in RELAYS if not shutil.which(name)]:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tests.api_server import api_server, kubeconfig
 from tests.cluster.node_agent import ANNOTATED, Node, Running, has_quickack
-from tests.kernel.quickack_hosts import eventually
+from tests.polling import eventually
 
 from ackward.kernel.namespaces import Namespace, temporary
 from ackward.node.repairs import LOOK_AT_PODS

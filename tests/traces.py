@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.polling import eventually
 
 from ackward.gateway import control
 from ackward.kernel import directories
@@ -85,7 +85,6 @@ def leaves_nothing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     yield
     control.clear()  # what killed gateways left goes with the next start of any; there is none here
     directories.leave(control.DIRECTORY, control.DIRECTORY.parent)
-    deadline = time.monotonic() + _PATIENCE
-    while (left := _traces(files) - before) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not left, f"left behind: {sorted(left)}"
+    assert eventually(lambda: not _traces(files) - before, within=_PATIENCE), (
+        f"left behind: {sorted(_traces(files) - before)}"
+    )

@@ -18,6 +18,7 @@ Each message is one line that says what is missing, what follows from that, and 
 
 from __future__ import annotations
 
+import copyreg
 import shlex
 import sys
 from pathlib import Path
@@ -31,19 +32,20 @@ class AckwardError(Exception):
 
     exit_code = 1
 
-    def __init__(self, missing: str, *, consequence: str = "", next_step: str = "") -> None:
+    def __init__(self, missing: str, *, consequence: str, next_step: str) -> None:
         self.missing = missing
         self.consequence = consequence
         self.next_step = next_step
         super().__init__(missing)
 
     def __str__(self) -> str:
-        parts = [self.missing.rstrip(".")]
-        if self.consequence:
-            parts.append(self.consequence[0].upper() + self.consequence[1:].rstrip("."))
-        if self.next_step:
-            parts.append(f"Next: {self.next_step.rstrip('.')}")
-        return ". ".join(parts) + "."
+        consequence = self.consequence[:1].upper() + self.consequence[1:]
+        parts = (self.missing, consequence, f"Next: {self.next_step}")
+        return " ".join(f"{part.rstrip('.')}." for part in parts)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # From process to process (a gateway's children): what an exception does by itself forgets keywords.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
     def as_json(self) -> dict[str, object]:
         """The error in the shape that ``--json`` prints."""
@@ -91,7 +93,7 @@ class PrivilegeMissing(Unavailable):
 class ProgramRejected(Unavailable):
     """The kernel's verifier or attach point refused a BPF program; ``log`` holds the verifier's words."""
 
-    def __init__(self, missing: str, *, log: str = "", consequence: str = "", next_step: str = "") -> None:
+    def __init__(self, missing: str, *, consequence: str, next_step: str, log: str = "") -> None:
         super().__init__(missing, consequence=consequence, next_step=next_step)
         self.log = log
 

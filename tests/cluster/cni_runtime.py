@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.kernel.quickack_hosts import eventually, ip, routing
+from tests.kernel.quickack_hosts import ip, routing
+from tests.polling import eventually
 from tests.unit.stub_runs import ANNOTATIONS, STUBS, stub
 
 from ackward.kernel import sysctl

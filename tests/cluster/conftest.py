@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from tests.cluster.cni_runtime import Agent
 from tests.cluster.containerd import Containerd, conflist, containerd
+from tests.cluster.node_agent import Node
 from tests.traces import leaves_nothing as leaves_nothing
 
 
@@ -30,6 +33,22 @@ def runtime() -> Iterator[Containerd]:
         made.write_conflist(conflist("podnet0"))
         made.until(made.network_ready, "the network is ready")
         yield made
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    """A node whose agent does not run yet."""
+    return Node(tmp_path)
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[Agent]:
+    """An agent at work; at the end it had no troubles, and no pod is left with it."""
+    made = Agent(tmp_path / "node")
+    with made.running():
+        yield made
+    assert made.troubles == []
+    assert not list(made.directory.glob("attachments/*"))
 
 
 @pytest.fixture

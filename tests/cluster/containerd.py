@@ -16,11 +16,12 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.polling import eventually
 
 from ackward.kernel import grpc, protobuf
 from ackward.kernel.namespaces import Namespace, command_inside, temporary
@@ -121,10 +122,7 @@ class Containerd:
 
     def until(self, condition, what: str, within: float = 20.0) -> None:
         """Poll; fails the test with containerd's log if the time is over."""
-        deadline = time.monotonic() + within
-        while not condition():
-            assert time.monotonic() < deadline, f"not within {within} s: {what}\n{self.log()}"
-            time.sleep(0.01)
+        assert eventually(condition, within=within), f"not within {within} s: {what}\n{self.log()}"
 
     def log(self) -> str:
         """The end of containerd's own log."""

@@ -15,7 +15,8 @@ from io import StringIO
 from pathlib import Path
 
 from tests.kernel.lab_hosts import ACKWARD
-from tests.kernel.quickack_hosts import eventually, ip
+from tests.kernel.quickack_hosts import ip
+from tests.polling import eventually
 
 from ackward.cli.main import run
 from ackward.kernel.namespaces import Namespace

@@ -25,7 +25,8 @@ from tests.cluster.cni_runtime import (
     without_quickack,
 )
 from tests.kernel.bpf_file_system import bpf_file_system
-from tests.kernel.quickack_hosts import SLOW_MS, Conversation, advertise, eventually, ip, routing
+from tests.kernel.quickack_hosts import SLOW_MS, Conversation, advertise, ip, routing
+from tests.polling import eventually
 from tests.unit.stub_runs import configuration, run
 
 from ackward.kernel import sysctl
@@ -36,15 +37,6 @@ from ackward.node.cni import VALID_ATTACHMENTS, VERSIONS
 DATA = Path(__file__).parents[1] / "data/cni"
 FAMILIES = {"IPv4": ("4",), "IPv6": ("6",), "dual stack": ("4", "6")}
 RANGES = {"4": ("10.177.0.0/24", "0.0.0.0/0"), "6": ("fdac:177::/64", "::/0")}
-
-
-@pytest.fixture
-def agent(tmp_path: Path) -> Iterator[Agent]:
-    made = Agent(tmp_path / "node")
-    with made.running():
-        yield made
-    assert made.troubles == []
-    assert not list(made.directory.glob("attachments/*"))
 
 
 @pytest.fixture

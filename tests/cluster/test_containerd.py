@@ -17,7 +17,8 @@ import pytest
 from tests.cluster.containerd import Containerd, Sandboxed, conflist
 from tests.cluster.node_agent import Running
 from tests.kernel.lab_hosts import ACKWARD
-from tests.kernel.quickack_hosts import SLOW_MS, Conversation, eventually, ip, wire
+from tests.kernel.quickack_hosts import SLOW_MS, Conversation, ip, wire
+from tests.polling import eventually
 
 from ackward.kernel import grpc, protobuf
 from ackward.kernel.namespaces import Namespace, command_inside, temporary

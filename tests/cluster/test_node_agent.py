@@ -15,16 +15,12 @@ from pathlib import Path
 
 import pytest
 from tests.cluster.node_agent import ANNOTATED, LIST, Node, Running, give_network, has_quickack
-from tests.kernel.quickack_hosts import eventually, ip, routing
+from tests.kernel.quickack_hosts import ip, routing
+from tests.polling import eventually
 
 from ackward.kernel.namespaces import Namespace, temporary
 from ackward.node.conflist import TYPE
 from ackward.node.wire import HEADER, PROTOCOL
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Node:
-    return Node(tmp_path)
 
 
 @pytest.fixture

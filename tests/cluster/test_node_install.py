@@ -13,16 +13,12 @@ from pathlib import Path
 import pytest
 from tests.cluster.node_agent import ANNOTATED, LIST, Node, give_network, has_quickack, in_process
 from tests.kernel.lab_hosts import ACKWARD
-from tests.kernel.quickack_hosts import eventually, routing
+from tests.kernel.quickack_hosts import routing
+from tests.polling import eventually
 
 from ackward.kernel.namespaces import temporary
 from ackward.model.node import Placement
 from ackward.node.conflist import TYPE, entry
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Node:
-    return Node(tmp_path)
 
 
 def tree(directory: Path) -> dict[str, tuple[int, bytes]]:

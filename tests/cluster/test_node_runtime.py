@@ -16,7 +16,7 @@ from tests.cluster.containerd import Containerd, Sandboxed
 from tests.cluster.node_agent import ANNOTATED, Node
 from tests.cluster.test_node_manifests import pod_specs, rendered
 from tests.kernel.lab_hosts import ACKWARD
-from tests.kernel.quickack_hosts import eventually
+from tests.polling import eventually
 
 from ackward.kernel import routes
 from ackward.kernel.namespaces import Namespace

@@ -22,7 +22,7 @@ from ackward.model.bypass import Capabilities, Finding, Hazard, Outcome
 from ackward.node import pods as pods_module
 from ackward.remedies import receipts
 from ackward.remedies.bypass import capabilities
-from ackward.remedies.bypass.pinned import Pinned, all_pinned
+from ackward.remedies.bypass.pinned import PinnedEngine, all_pinned
 from ackward.remedies.transaction import identify
 
 ASKS = {"ackward.io/bypass": "7000-7010"}
@@ -36,15 +36,6 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(receipts, "DIRECTORY", tmp_path / "ackward")
     with bpf_file_system():
         yield
-
-
-@pytest.fixture
-def agent(tmp_path: Path) -> Iterator[Agent]:
-    made = Agent(tmp_path / "node")
-    with made.running():
-        yield made
-    assert made.troubles == []
-    assert not list(made.directory.glob("attachments/*"))
 
 
 @pytest.fixture
@@ -78,7 +69,7 @@ def tried(*differing: Hazard) -> None:
     )
 
 
-def of(here: Namespace) -> list[Pinned]:
+def of(here: Namespace) -> list[PinnedEngine]:
     """The engines of a pod."""
     cookie = identify(here).cookie
     return [pinned for pinned in all_pinned() if pinned.netns == cookie]

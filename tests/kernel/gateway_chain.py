@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.polling import eventually
+
 from ackward.gateway.protocol_messages import key_id
 from ackward.gateway.responder import Known
 from ackward.gateway.settings import ExitSettings, PeerSettings, PoolSize, Settings
@@ -22,15 +24,6 @@ from ackward.kernel.namespaces import Namespace, call_inside, command_inside
 
 PROGRAM = Path(__file__).with_name("gateway_program.py")
 KEY = bytes(range(32))
-
-
-def until(told: Callable[[], object], what: str = "", seconds: float = 10.0) -> object:
-    """Poll until ``told()`` is true; gives what it gave."""
-    deadline = time.monotonic() + seconds
-    while not (seen := told()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what or told}"
-        time.sleep(0.005)
-    return seen
 
 
 class Running:
@@ -97,7 +90,7 @@ class Running:
 
     def record(self, number: int = 1) -> dict:
         """The record of the connection that ended as that one."""
-        until(lambda: len(self.records) >= number)
+        assert eventually(lambda: len(self.records) >= number)
         return self.records[number - 1]
 
     def open_descriptors(self) -> int:
@@ -107,7 +100,7 @@ class Running:
         """As ``kill -9`` of the supervisor; its workers follow."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(10)
-        until(lambda: not any(map(_alive, self.workers)))
+        assert eventually(lambda: not any(map(_alive, self.workers)))
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -142,7 +135,7 @@ def gateway(host: Namespace, settings: Settings, receipts: Path) -> Iterator[Run
 
 
 def peer(address: tuple[str, int], *, least: int = 4, key: bytes = KEY) -> PeerSettings:
-    return PeerSettings("exit", address, key, PoolSize(least, 64))
+    return PeerSettings("exit", address, key, PoolSize(least=least, most=64))
 
 
 def leg_exit(address: tuple[str, int], **options) -> ExitSettings:

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.kernel.gateway_chain import ask, until
+from tests.kernel.gateway_chain import ask
 from tests.kernel.lab_hosts import ACKWARD
+from tests.polling import eventually
 
 from ackward.errors import AckwardError
 from ackward.gateway import control
@@ -78,7 +79,9 @@ class Gateways:
         for place in places:
             self.run(place)
         for place in places:
-            until(lambda place=place: self._is_ready(place), f"{place} is ready: {self.complaints(place)}")
+            assert eventually(lambda place=place: self._is_ready(place)), (
+                f"{place} is ready: {self.complaints(place)}"
+            )
 
     def _is_ready(self, place: str) -> bool:
         assert self.processes[place].poll() is None, self.complaints(place)
@@ -154,6 +157,21 @@ def gateways(host: Namespace | None = None) -> Iterator[Gateways]:
 def exchange(made: Gateways, data: bytes, port: int = ENTRY) -> bytes:
     """What an echoing server gives back."""
     return ask(made.host, ("127.0.0.1", port), data)
+
+
+def is_reset(client: socket.socket) -> bool:
+    """Not merely ended: half an answer must not look like all of it."""
+    try:
+        return client.recv(10) is None
+    except ConnectionResetError:
+        return True
+
+
+def reloaded(made: Gateways, place: str, words: str = "keys read") -> None:
+    """SIGHUP, and until the log says that it was followed."""
+    lines = len(made.log(place))
+    made.processes[place].send_signal(signal.SIGHUP)
+    assert eventually(lambda: any(words in line for line in made.log(place)[lines:])), f"{place}: {words}"
 
 
 class Peer:

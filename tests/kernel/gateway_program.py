@@ -24,8 +24,8 @@ def say(**what: object) -> None:
     os.write(1, (json.dumps(what) + "\n").encode())
 
 
-class Told:
-    """Hooks: all is a line, and the allow-list is everything but port 9."""
+class SayingHooks:
+    """All is a line, and the allow-list is everything but port 9."""
 
     def permits(self, peer, wanted) -> bool:
         return wanted.destination[1] != 9
@@ -50,7 +50,7 @@ def main() -> int:
     settings = pickle.loads(bytes.fromhex(sys.argv[1]))
     try:
         receipts = Receipts(Path(sys.argv[2]))
-        with Supervisor(settings, Told(), receipts, told=lambda words: say(lost=words)) as gateway:
+        with Supervisor(settings, SayingHooks(), receipts, told=lambda words: say(lost=words)) as gateway:
             say(ready=gateway.pids)
             while not gateway.wait(0):
                 ready, _, _ = select.select([0, *gateway.descriptors], [], [])

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.kernel.gateway_chain import until
+from tests.polling import eventually
 
 from ackward.gateway.faithful import checksum
 from ackward.kernel.namespaces import Namespace, call_inside, command_inside, temporary
@@ -76,7 +76,7 @@ def _forwards(router: Namespace) -> None:
 
 def _await_way(client: Namespace) -> None:
     for address in ADDRESSES.values():
-        until(lambda address=address: call_inside(client, _answers, address))
+        assert eventually(lambda address=address: call_inside(client, _answers, address))
 
 
 @contextmanager

@@ -10,9 +10,11 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
+
+from tests.polling import eventually
 
 from ackward.kernel import sysctl
 from ackward.kernel.namespaces import Namespace, call_inside, temporary
@@ -38,16 +40,6 @@ def routing(host: Namespace) -> dict[str, list[str]]:
         found[f"rules{family}"] = ip(host, family, "rule", "show").splitlines()
     found["after idle"] = [str(sysctl.read(host, "net.ipv4.tcp_slow_start_after_idle"))]
     return found
-
-
-def eventually(condition: Callable[[], bool], *, within: float = 10.0) -> bool:
-    """Poll until the condition holds; false when the time is over."""
-    deadline = time.monotonic() + within
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 def wire(one: Namespace, other: Namespace, name: str, number: int) -> None:

@@ -17,7 +17,9 @@ from tests.kernel.bypass_hosts import (
     engine,
     pair,
 )
-from tests.kernel.quickack_hosts import eventually, ip
+from tests.kernel.cgroups import removed
+from tests.kernel.quickack_hosts import ip
+from tests.polling import eventually
 
 from ackward.kernel.namespaces import Namespace
 from ackward.remedies.bypass.engine import Engine
@@ -200,20 +202,12 @@ def _cgroup_of_sockets(limit: int) -> Iterator[Callable[[], AbstractContextManag
         (place / LIMITED.name).write_text(str(limit))
         yield inside
     finally:
-        assert eventually(lambda: _removed(place))
+        assert eventually(lambda: removed(place))
 
 
 def _own_cgroup_of_memory() -> str:
     lines = Path("/proc/self/cgroup").read_text().splitlines()
     return next(line.split(":")[2] for line in lines if line.split(":")[1] == "memory").lstrip("/")
-
-
-def _removed(place: Path) -> bool:
-    try:
-        place.rmdir()
-    except OSError:  # busy: its last socket or process goes in a moment
-        return False
-    return True
 
 
 def _passes(joining: Engine, client: socket.socket, server: socket.socket) -> bool:

@@ -22,7 +22,7 @@ from tests.kernel.bypass_hosts import (
     pair,
     readable,
 )
-from tests.kernel.quickack_hosts import eventually
+from tests.polling import eventually
 
 from ackward.kernel.namespaces import Namespace, call_inside
 from ackward.remedies.bypass.engine import Engine

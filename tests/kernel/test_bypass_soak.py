@@ -7,12 +7,12 @@ them.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.kernel.bypass_load import compiled, serving
+from tests.polling import eventually
 
 from ackward.lab.topology import DEVICE, TwoHosts, run_on
 from ackward.remedies.bypass.engine import Engine
@@ -36,15 +36,6 @@ def joined(hosts) -> Iterator[tuple[TwoHosts, Engine]]:
     """Two hosts whose connections the bypass joins."""
     with Joined.attached(hosts.server) as way:
         yield hosts, way.engine
-
-
-def until(condition: Callable[[], bool], seconds: float = 10) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def slab_bytes() -> int:
@@ -79,7 +70,7 @@ def test_twenty_gigabytes_both_ways_at_random_speeds(joined, load):
     counters = engine.counters()
     # What was written while a reader rested, and until that was read, went over TCP: some half of all.
     assert counters.redirected_bytes > GIGABYTES * 1e9 / 10
-    assert until(lambda: members(engine) == 0)
+    assert eventually(lambda: members(engine) == 0)
 
 
 def test_fifty_thousand_connections_leave_nothing(hosts, load):
@@ -89,9 +80,9 @@ def test_fifty_thousand_connections_leave_nothing(hosts, load):
 
         def churn(count: int, seed: int) -> None:
             server.client(hosts.server, "churn", "127.0.0.1", count, AT_A_TIME, seed, limit=300)
-            assert until(lambda: members(engine) == 0)
+            assert eventually(lambda: members(engine) == 0)
             # The last member is counted a moment after it went.
-            assert until(lambda: engine.counters().left == engine.counters().joined)
+            assert eventually(lambda: engine.counters().left == engine.counters().joined)
 
         churn(CONNECTIONS // 10, 1)  # caches fill
         descriptors, slab = _descriptors(server.server.pid), slab_bytes()
@@ -101,9 +92,9 @@ def test_fifty_thousand_connections_leave_nothing(hosts, load):
         # Each connection has two ends; those that the table had no room for would be counted by name.
         assert after.joined - before.joined == 2 * CONNECTIONS
         assert after.left - before.left == 2 * CONNECTIONS
-        assert until(lambda: _descriptors(server.server.pid) == descriptors)
+        assert eventually(lambda: _descriptors(server.server.pid) == descriptors)
         # What is freed by RCU and by workers needs a moment.
-        assert until(lambda: slab_bytes() - slab < SLACK), (
+        assert eventually(lambda: slab_bytes() - slab < SLACK), (
             f"{(slab_bytes() - slab) >> 20} MiB more than before"
         )
         assert engine.survey() == (0, 0, 0, 0, 0)

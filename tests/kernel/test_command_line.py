@@ -9,13 +9,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.kernel.cgroups import removed
 from tests.kernel.lab_hosts import ACKWARD, ackward, ackward_json, program
-from tests.kernel.quickack_hosts import eventually
+from tests.polling import eventually
 
 from ackward.kernel.namespaces import Namespace
 from ackward.kernel.probes import cgroup2_mount
@@ -137,14 +137,7 @@ def a_cgroup(name):
     try:
         yield group.name, ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"]
     finally:
-        deadline = time.monotonic() + 5
-        while True:
-            try:
-                group.rmdir()
-                break
-            except OSError:
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+        assert eventually(lambda: removed(group))
 
 
 def test_watch_can_be_narrowed_to_a_cgroup(hosts):
@@ -212,10 +205,7 @@ main.main()
 
 
 def _wait_until_attached(pid: int) -> None:
-    deadline = time.monotonic() + 20
-    while not _has_attached(pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    assert eventually(lambda: _has_attached(pid), within=20)
 
 
 def _has_attached(pid: int) -> bool:

@@ -7,9 +7,9 @@ import signal
 import subprocess
 
 import pytest
-from tests.kernel.gateway_chain import until
 from tests.kernel.gateway_hosts import ECHO, ENTRY, EXIT, SERVER, Gateways, end, exchange, gateways
 from tests.kernel.lab_hosts import ACKWARD, ackward, python
+from tests.polling import eventually
 
 from ackward.kernel.namespaces import command_inside
 from ackward.lab.topology import run_on
@@ -48,7 +48,7 @@ def test_flags_alone_make_a_gateway(flags: list[str]):
         )
         try:
             made.processes["flags"] = process
-            until(lambda: made.status("flags"), "it runs", seconds=30)
+            assert eventually(lambda: made.status("flags"), within=30), "it runs"
             assert exchange(made, b"served") == b"served"
             [listener] = made.status("flags")["listeners"]
             assert listener["answer"] == ("faithful" if "--faithful" in flags else "optimistic")
@@ -96,7 +96,7 @@ def test_a_server_that_does_not_answer_is_given_up_after_limits_connect():
         made.start("alone")
         with pytest.raises(ConnectionResetError), made.connect() as client:
             client.recv(1)
-        until(lambda: any("end=connect-timeout" in line for line in made.log("alone")), "told")
+        assert eventually(lambda: any("end=connect-timeout" in line for line in made.log("alone")))
         assert made.counter("alone", "ended_connect_timeout") == 1
 
 
@@ -110,7 +110,7 @@ def test_a_leg_from_elsewhere_is_refused_before_the_handshake():
                 stranger.recv(1)
         assert made.counter("exit", "legs_rejected") == 2
         assert made.counter("exit", "legs_accepted") == 0
-        [told] = until(lambda: [line for line in made.log("exit") if "turned away" in line], "told")
+        [told] = eventually(lambda: [line for line in made.log("exit") if "turned away" in line])
         assert "not in exit.networks" in told
 
 
@@ -134,10 +134,10 @@ def test_the_step_window_follows_a_peer_whose_address_changes():
         )
         made.own_hosts_file("entry", hosts)
         made.run("entry")
-        until(lambda: made.status("entry"), "it runs", seconds=30)
+        assert eventually(lambda: made.status("entry"), within=30), "it runs"
         assert widened(made) == {SILENT[0]}
         hosts.write_text(f"{SILENT[1]} exit.test\n")
         made.processes["entry"].send_signal(signal.SIGHUP)
-        until(lambda: widened(made) == {SILENT[1]}, "the other way is wide")
+        assert eventually(lambda: widened(made) == {SILENT[1]}), "the other way is wide"
         made.kill("entry", signal.SIGTERM)
         assert widened(made) == set()

@@ -19,7 +19,6 @@ from tests.kernel.gateway_chain import (
     peer,
     read_all,
     server,
-    until,
 )
 from tests.kernel.gateway_wires import (
     ADDRESSES,
@@ -31,6 +30,7 @@ from tests.kernel.gateway_wires import (
     routing,
     three_hosts,
 )
+from tests.polling import eventually
 
 from ackward.gateway.settings import Settings, Steps, TransparentListener
 from ackward.kernel.bpffs import BPFFS
@@ -109,11 +109,11 @@ class Pair:
 def half_served(hosts: Three, pair: Pair) -> list[socket.socket]:
     """A client of each family in the middle of its request, once both are served."""
     for family in ADDRESSES:
-        until(lambda family=family: served(hosts, family), seconds=20)
+        assert eventually(lambda family=family: served(hosts, family), within=20)
     clients = [connect(hosts.client, (address, 8000)) for address in ADDRESSES.values()]
     for client in clients:
         client.sendall(b"half of it")
-    until(lambda: pair.running["exit"].counters["connections"] >= 2)
+    assert eventually(lambda: pair.running["exit"].counters["connections"] >= 2)
     return clients
 
 
@@ -139,7 +139,7 @@ def test_killed_in_any_order_nothing_hangs_and_nothing_is_left(hosts: Three, tmp
                 pair.start(place)
         pair.end(chance.choice(("entry", "exit")))
     assert {kind for kind, _ in pair.objects} == {"prog", "map", "link"}
-    until(lambda: not alive(pair.objects))  # the kernel frees them a little later
+    assert eventually(lambda: not alive(pair.objects))  # the kernel frees them a little later
     for place, (host, _) in pair.places.items():
         assert routing(host) == before[place]
         assert Receipts(tmp_path / place).load().receipts == ()

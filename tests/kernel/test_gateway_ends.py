@@ -23,8 +23,8 @@ from tests.kernel.gateway_chain import (
     peer,
     read_all,
     server,
-    until,
 )
+from tests.polling import eventually
 
 from ackward.gateway.settings import FixedListener, Limits, Settings, Steps
 from ackward.kernel.namespaces import Namespace, call_inside
@@ -58,7 +58,7 @@ class Chain:
 
 def _settle(chain: Chain) -> None:
     if len(chain.gateways) == 2:
-        until(lambda: chain.gateways[0].idle_legs() >= 1)
+        assert eventually(lambda: chain.gateways[0].idle_legs() >= 1)
 
 
 @pytest.fixture(params=["single", "legs", "mptcp"])
@@ -125,7 +125,7 @@ def test_the_server_s_end_leaves_the_client_s_direction_open(host: Namespace, ch
         with gateways.connect() as client:
             assert read_all(client) == b"that is all from me"
             client.sendall(data)
-        until(lambda: got)
+        assert eventually(lambda: got)
         assert got[0] == data
     assert set(gateways.ends()) == {"done"}
 
@@ -155,7 +155,7 @@ def test_a_reset_becomes_a_reset(host: Namespace, chain, who: str):
         answered.set()
         if who == "client":
             reset(client)
-            until(lambda: seen)
+            assert eventually(lambda: seen)
             assert isinstance(seen[0], ConnectionResetError)
         else:
             with pytest.raises(ConnectionResetError):
@@ -222,7 +222,7 @@ def test_connections_beyond_the_limit_are_turned_away_and_the_others_stay(host: 
     with server(host, answer_reversed) as far:
         gateways = chain(far.address[1], Limits(connections=2))
         first, second = gateways.connect(), gateways.connect()
-        until(lambda: len(far.accepted) == 2)
+        assert eventually(lambda: len(far.accepted) == 2)
         assert gateways.is_reset()
         for client in (first, second):
             client.sendall(b"abc")
@@ -230,7 +230,9 @@ def test_connections_beyond_the_limit_are_turned_away_and_the_others_stay(host: 
             assert read_all(client) == b"cba"
             client.close()
         assert gateways.gateways[0].counters["busy"] == 1
-        until(lambda: gateways.gateways[0].turned_away == ["web: limits.connections = 2 are open"])
+        assert eventually(
+            lambda: gateways.gateways[0].turned_away == ["web: limits.connections = 2 are open"]
+        )
 
 
 def test_draining_refuses_new_connections_and_lets_the_old_ones_finish(host: Namespace, chain):
@@ -238,10 +240,10 @@ def test_draining_refuses_new_connections_and_lets_the_old_ones_finish(host: Nam
         gateways = chain(far.address[1])
         with gateways.connect() as client:
             client.sendall(b"before")
-            until(lambda: far.accepted)
+            assert eventually(lambda: far.accepted)
             for one in reversed(gateways.gateways):
                 one.drain()
-            until(lambda: _refuses(gateways))
+            assert eventually(lambda: _refuses(gateways))
             client.sendall(b" and after")
             client.shutdown(socket.SHUT_WR)
             assert read_all(client) == b"before and after"[::-1]
@@ -294,7 +296,7 @@ def test_kill_9_is_a_reset_at_both_ends_not_an_end(host: Namespace, chain, kille
             gateways.gateways[killed].kill()
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
-        until(lambda: seen)
+        assert eventually(lambda: seen)
         assert isinstance(seen[0], ConnectionResetError)
 
 
@@ -306,11 +308,11 @@ def test_the_pool_recovers_when_the_exit_is_started_again(host: Namespace, tmp_p
         near = Settings(listeners=(listener,), peers=(peer(("127.0.0.1", leg_port)),), steps=STEPS)
         entry = stack.enter_context(gateway(host, near, tmp_path / "near"))  # before the exit is there
         first = stack.enter_context(gateway(host, far_settings, tmp_path / "far"))
-        until(lambda: entry.idle_legs() == 4)
+        assert eventually(lambda: entry.idle_legs() == 4)
         first.kill()
-        until(lambda: entry.idle_legs() == 0)
+        assert eventually(lambda: entry.idle_legs() == 0)
         stack.enter_context(gateway(host, far_settings, tmp_path / "far"))
-        until(lambda: entry.idle_legs() == 4)
+        assert eventually(lambda: entry.idle_legs() == 4)
         with call_inside(host, socket.create_connection, ("127.0.0.1", port), 5) as client:
             client.sendall(b"again")
             client.shutdown(socket.SHUT_WR)

@@ -20,7 +20,6 @@ from tests.kernel.gateway_chain import (
     peer,
     read_all,
     server,
-    until,
 )
 from tests.kernel.gateway_wires import (
     ADDRESSES,
@@ -30,6 +29,7 @@ from tests.kernel.gateway_wires import (
     routing,
     spoofed_syn,
 )
+from tests.polling import eventually
 
 from ackward.gateway.faithful import read_syn
 from ackward.gateway.settings import FixedListener, Limits, Settings, Steps, TransparentListener
@@ -95,7 +95,7 @@ def test_over_legs_the_client_is_connected_when_the_server_is(tmp_path: Path):
             gateway(hosts.server, exit_, tmp_path / "far"),
             gateway(hosts.client, entry, tmp_path / "near") as near,
         ):
-            until(lambda: near.idle_legs() >= 4)
+            assert eventually(lambda: near.idle_legs() >= 4)
             began = time.monotonic()
             with connect(hosts.client, ("127.0.0.1", port)) as client:
                 assert 0.060 <= time.monotonic() - began < 0.120
@@ -104,7 +104,7 @@ def test_over_legs_the_client_is_connected_when_the_server_is(tmp_path: Path):
                 assert read_all(client) == b"revo"
             with pytest.raises(ConnectionRefusedError):
                 connect(hosts.client, ("127.0.0.1", port + 1))
-            until(lambda: len(near.records) == 2)
+            assert eventually(lambda: len(near.records) == 2)
             assert {record["end"] for record in near.records} == {"done", "forbidden"}
 
 
@@ -132,11 +132,11 @@ def test_held_syns_are_bounded(three: Three, tmp_path: Path):
         for client in clients:
             client.setblocking(False)
             client.connect_ex((nowhere, 80))
-        until(lambda: running.counters["early_refused"] >= 20)
+        assert eventually(lambda: running.counters["early_refused"] >= 20)
         assert running.counters["held_syns"] <= 10
         for client in clients:
             client.close()
-        until(lambda: running.counters["held_syns"] == 0)
+        assert eventually(lambda: running.counters["held_syns"] == 0)
 
 
 def test_a_client_that_is_let_through_and_does_not_come_is_soon_forgotten(three: Three, tmp_path: Path):
@@ -146,7 +146,7 @@ def test_a_client_that_is_let_through_and_does_not_come_is_soon_forgotten(three:
     with server(three.server, answer_reversed, (ADDRESSES[4], 8000)) as far, raw:
         with gateway(three.gateway, faithful(limits=limits), tmp_path) as running:
             raw.sendto(spoofed_syn(random.Random(1), far.address), (far.address[0], 0))
-            until(lambda: running.counters["early_begun"] == 1)
+            assert eventually(lambda: running.counters["early_begun"] == 1)
             assert running.record()["end"] == "unclaimed"
             assert running.counters["held_syns"] == 0
 

@@ -8,9 +8,9 @@ from contextlib import suppress
 from ipaddress import ip_address
 
 import pytest
-from tests.kernel.gateway_chain import until
 from tests.kernel.gateway_hosts import ECHO, EXIT, SERVER, Peer, exchange, gateways
 from tests.kernel.lab_hosts import python
+from tests.polling import eventually
 
 from ackward.gateway import protocol_messages as wire
 from ackward.gateway.initiator import Initiator
@@ -57,9 +57,8 @@ def test_a_destination_that_is_not_listed_is_refused_counted_and_told_once(serve
         peer.sock.close()
     assert served.counter("exit", "ended_forbidden") == before + 3
     shown = f"[{place[0]}]:{place[1]}" if ":" in place[0] else f"{place[0]}:{place[1]}"
-    told = until(
-        lambda: [line for line in served.log("exit") if f"forbidden peer=entry destination={shown}:" in line],
-        "told",
+    told = eventually(
+        lambda: [line for line in served.log("exit") if f"forbidden peer=entry destination={shown}:" in line]
     )
     assert len(told) == 1
 
@@ -93,7 +92,7 @@ def test_wrong_keys_forged_and_replayed_openings_are_refused_and_counted(served)
     data = replay.recv(wire.SIZES[wire.Kind.CHALLENGE])
     assert data[5] == wire.Kind.CHALLENGE
     assert rejected(served, replay) in (Reason.BAD_PROOF, None)
-    until(lambda: [line for line in served.log("exit") if "failed=bad-proof" in line], "told")
+    assert eventually(lambda: [line for line in served.log("exit") if "failed=bad-proof" in line])
 
     anchor = Peer(served).ready()
     joined = Peer(served, session=anchor.end.session)
@@ -104,10 +103,10 @@ def test_wrong_keys_forged_and_replayed_openings_are_refused_and_counted(served)
     replay = served.connect(EXIT)
     replay.sendall(joined.sent + b"DELETE / HTTP/1.1\r\n")
     assert rejected(served, replay) in (Reason.REPLAYED, None)
-    until(lambda: [line for line in served.log("exit") if "failed=replayed" in line], "told")
+    assert eventually(lambda: [line for line in served.log("exit") if "failed=replayed" in line])
 
     anchor.sock.close()
-    until(lambda: late_joining(served, anchor), "the session ended with its leg")
+    assert eventually(lambda: late_joining(served, anchor)), "the session ended with its leg"
     assert served.counter("exit", "legs_rejected") >= before + 4
     for peer in (recorded, joined):
         peer.sock.close()
@@ -132,9 +131,8 @@ def test_a_peer_of_another_version_is_told_and_both_logs_say_it(served):
     stranger.sendall(hello)
     assert stranger.recv(100) == bytes.fromhex("61636b7701090001")
     stranger.close()
-    until(
-        lambda: [line for line in served.log("exit") if "failed=version" in line and "version 9" in line],
-        "told",
+    assert eventually(
+        lambda: [line for line in served.log("exit") if "failed=version" in line and "version 9" in line]
     )
 
 
@@ -194,12 +192,11 @@ def test_strangers_fill_neither_log_nor_memory(served):
         sock = served.connect(EXIT)
         sock.sendall(b"x" * 10)
         sock.close()
-    until(
+    assert eventually(
         lambda: (
             served.counter("exit", "legs_rejected") + served.counter("exit", "handshakes_dropped")
             >= before + 200
-        ),
-        "counted",
+        )
     )
     assert len(served.log("exit")) - lines < 20
 

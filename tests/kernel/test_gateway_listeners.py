@@ -17,7 +17,6 @@ from tests.kernel.gateway_chain import (
     peer,
     read_all,
     server,
-    until,
 )
 from tests.kernel.gateway_hosts import EXIT, Gateways, gateways
 from tests.kernel.gateway_wires import (
@@ -29,6 +28,7 @@ from tests.kernel.gateway_wires import (
     routing,
     spoofed_syn,
 )
+from tests.polling import eventually
 
 from ackward.gateway.settings import FixedListener, Limits, Settings, Steps, TransparentListener
 from ackward.gateway.targets import Target, uncertain
@@ -76,7 +76,7 @@ def test_any_address_and_port_of_a_network_and_nothing_else(three: Three, tmp_pa
                     client.shutdown(socket.SHUT_WR)
                     assert read_all(client) == b""
                 assert far.accepted[0][1][0] == CLIENTS[family]
-        until(lambda: len(running.records) == 2)
+        assert eventually(lambda: len(running.records) == 2)
         ends = [(tuple(record["destination"]), record["end"]) for record in running.records]
         assert ends == [((ADDRESSES[family], PORTS[family]), "done") for family in (4, 6)]
     assert routing(three.gateway) == before
@@ -118,8 +118,10 @@ def test_an_exit_without_returns_says_why_it_keeps_no_client(three: Three):
         for _ in range(3):
             with pytest.raises(ConnectionResetError):
                 ask(three.client, far.address, b"hello")
-        until(lambda: made.counter("exit", "ended_forbidden") == 3)
-        told = until(lambda: [line for line in made.log("exit") if "keep_client needs exit.returns" in line])
+        assert eventually(lambda: made.counter("exit", "ended_forbidden") == 3)
+        told = eventually(
+            lambda: [line for line in made.log("exit") if "keep_client needs exit.returns" in line]
+        )
         assert len(told) == 1
         assert far.accepted == []
 
@@ -190,7 +192,7 @@ def test_workers_share_the_clients_and_hear_the_syns_of_their_own(three: Three, 
             three.gateway, Settings(listeners=(listener,), steps=STEPS, workers=3), tmp_path
         ) as running:
             clients = [connect(three.gateway, ("127.0.0.1", port)) for _ in range(48)]
-            until(lambda: len(far.accepted) == 48)
+            assert eventually(lambda: len(far.accepted) == 48)
             shares = [worker["connections"] for worker in running.status]
             for number, client in enumerate(clients):
                 with client:
@@ -262,7 +264,7 @@ def test_a_flood_of_spoofed_syns_is_bounded_and_clients_are_served(three: Three,
             assert counters["early_refused"] > 0
             # A second's worth at once, then the rate; and the eight real clients.
             assert len(far.accepted) <= limits.early_rate * (seconds + 1) + 8
-            until(lambda: running.counters["early_pending"] == 0)
+            assert eventually(lambda: running.counters["early_pending"] == 0)
             assert running.counters["ended_unclaimed"] == counters["early_begun"] - counters["early_claimed"]
 
 

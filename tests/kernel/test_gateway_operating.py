@@ -1,31 +1,16 @@
-"""A gateway's days: crashes, drains, new keys, names that change, mistakes; each is told, and nothing hangs."""
+"""A gateway's days: crashes, drains, names that change, mistakes; each is told, and nothing hangs."""
 
 from __future__ import annotations
 
-import os
-import re
-import signal
 import subprocess
 from contextlib import ExitStack, suppress
-from pathlib import Path
 
 import pytest
-from tests.kernel.gateway_chain import until
-from tests.kernel.gateway_hosts import ECHO, ENTRY, EXIT, SERVER, Peer, exchange, gateways
+from tests.kernel.gateway_hosts import ECHO, ENTRY, EXIT, SERVER, exchange, gateways, is_reset, reloaded
 from tests.kernel.lab_hosts import ACKWARD, ackward, python
+from tests.polling import eventually
 
-from ackward.gateway.keys import make_key
-from ackward.gateway.protocol import LegFailed, Retired
-from ackward.gateway.protocol_messages import Reason, key_id
 from ackward.kernel.namespaces import command_inside
-
-
-def is_reset(client):
-    """Not merely ended: half an answer must not look like all of it."""
-    try:
-        return client.recv(10) is None
-    except ConnectionResetError:
-        return True
 
 
 @pytest.mark.parametrize("victim", ["entry", "exit"])
@@ -49,9 +34,9 @@ def test_killing_a_gateway_resets_its_connections_and_the_other_recovers(victim)
                 client.settimeout(8)
                 assert is_reset(client)
         else:
-            until(lambda: made.counter("exit", "connections") == 0, "the exit has let go")
+            assert eventually(lambda: made.counter("exit", "connections") == 0), "the exit has let go"
         made.start(victim)
-        until(lambda: made._is_ready("entry"), "the pool is full again", seconds=15)
+        assert eventually(lambda: made._is_ready("entry"), within=15), "the pool is full again"
         assert exchange(made, b"again") == b"again"
         made.kill("entry", 15)
         made.kill("exit", 15)
@@ -68,177 +53,15 @@ def test_a_drain_lets_open_connections_finish():
             assert client.recv(6) == b"before"
             assert made.ask("drain", made.name("entry")) == {"draining": True}
             assert made.ask("drain", made.name("exit")) == {"draining": True}
-            until(lambda: made.status("entry")["state"] == "draining", "drains")
+            assert eventually(lambda: made.status("entry")["state"] == "draining")
             with pytest.raises(ConnectionRefusedError):
-                until(lambda: made.connect().close(), "refuses", seconds=5)
+                assert eventually(lambda: made.connect().close(), within=5)
             client.sendall(b"after")
             assert client.recv(5) == b"after"
             assert made.processes["entry"].poll() is None
         for place in ("entry", "exit"):
             assert made.processes[place].wait(15) == 0, made.complaints(place)
         assert [line for line in made.log("entry") if " connection " in line and line.endswith("end=done")]
-
-
-def test_keys_are_exchanged_without_a_restart_and_without_losing_a_connection():
-    with gateways() as made, python(made.host, ECHO):
-        made.write("exit")
-        made.write("entry")
-        made.start("exit", "entry")
-        with made.connect() as client:
-            client.sendall(b"1")
-            assert client.recv(1) == b"1"
-            path = made.directory / "shared.key"
-            path.write_text("22" * 32)
-            for place in ("exit", "entry"):
-                made.processes[place].send_signal(1)
-            until(lambda: any("keys read" in line for line in made.log("entry")), "read")
-            until(lambda: any("keys read" in line for line in made.log("exit")), "read")
-            until(lambda: made._is_ready("entry"), "legs with the new key", seconds=15)
-            stranger = Peer(made)
-            stranger.say()
-            with pytest.raises(LegFailed) as caught:
-                stranger.hear()
-            assert caught.value.reason is Reason.UNKNOWN_KEY, "the old key"
-            client.sendall(b"2")
-            assert client.recv(1) == b"2"
-        assert exchange(made, b"new") == b"new"
-        path.write_text("broken")
-        made.processes["exit"].send_signal(1)
-        until(lambda: any("the old ones stay in use" in line for line in made.log("exit")), "told")
-        assert exchange(made, b"still") == b"still"
-        assert "22" * 32 not in "".join(made.log("exit") + made.log("entry"))
-
-
-def accepts(made, key: bytes) -> bool:
-    """Whether the exit lets somebody in who has this key."""
-    somebody = Peer(made, key)
-    try:
-        somebody.ready()
-    except LegFailed as error:
-        assert error.reason is Reason.UNKNOWN_KEY
-        return False
-    finally:
-        somebody.sock.close()
-    return True
-
-
-def reloaded(made, place, words="keys read"):
-    """SIGHUP, and until the log says that it was followed."""
-    lines = len(made.log(place))
-    made.processes[place].send_signal(signal.SIGHUP)
-    until(lambda: any(words in line for line in made.log(place)[lines:]), f"{place}: {words}")
-
-
-def test_two_keys_are_accepted_while_one_takes_the_other_s_place():
-    """The way of docs/gateway.md: the new key at the exit, then at the entry, then the old one away; nobody notices."""
-    with gateways() as made, python(made.host, ECHO):
-        made.write("exit", limits="leg_handshake = 1")
-        made.write("entry")
-        made.start("exit", "entry")
-        old, new = made.key, make_key(made.directory / "new.key").secret
-        with made.connect() as client:
-
-            def goes_on():
-                client.sendall(b"1")
-                assert client.recv(1) == b"1"
-                until(lambda: made._is_ready("entry"), "the pool is full")
-                assert exchange(made, b"new") == b"new"
-
-            goes_on()
-            failed = made.counter("entry", "legs_failed")  # the entry may have been there before the exit
-            assert (accepts(made, old), accepts(made, new)) == (True, False)
-            use_keys(made, "exit", '"shared.key", "new.key"')
-            goes_on()
-            assert (accepts(made, old), accepts(made, new)) == (True, True)
-            use_keys(made, "entry", '"new.key"')
-            goes_on()
-            spy = Peer(made, old).ready()
-            use_keys(made, "exit", '"new.key"')
-            # Who has the old key keeps no leg in store.
-            assert isinstance(spy.hear(), Retired)
-            assert is_reset(spy.sock)
-            goes_on()
-            assert (accepts(made, old), accepts(made, new)) == (False, True)
-            assert made.counter("entry", "legs_failed") == failed
-            # A mistake leaves all as it is, and what needs a restart is named.
-            path = made.directory / "entry.toml"
-            path.write_text(path.read_text().replace("new.key", "nosuch.key"))
-            reloaded(made, "entry", "the old ones stay in use")
-            path.write_text("workers = 2\n" + path.read_text().replace("nosuch.key", "new.key"))
-            reloaded(made, "entry", "not in force before a restart: workers")
-            goes_on()
-        assert made.status("entry")["peers"][0]["keys"] == [key_id(new).hex()]
-
-
-def change_key(made):
-    use_keys(made, "entry", '"new.key"')
-
-
-def drain(made):
-    made.ask("drain", made.name("entry"))
-    until(lambda: all(worker["draining"] for worker in made.status("entry")["workers"]), "drains")
-
-
-@pytest.mark.parametrize("change", [change_key, drain])
-def test_legs_on_their_way_keep_their_right_to_join(change):
-    """The exit sleeps meanwhile: clients whose legs it has not looked at yet are served once it wakes.
-
-    They are more than it accepts at one go: the others meet what has become of the session.
-    """
-    with gateways() as made, python(made.host, ECHO), ExitStack() as stack:
-        make_key(made.directory / "new.key")
-        made.write("exit")
-        made.write("entry")
-        made.start("exit", "entry")
-        use_keys(made, "exit", '"shared.key", "new.key"')
-        failed = made.counter("entry", "legs_failed")
-        [worker] = workers_of(made, "exit")
-        os.kill(worker, signal.SIGSTOP)
-        try:
-            clients = [stack.enter_context(made.connect()) for _ in range(150)]
-            for number, client in enumerate(clients):
-                client.sendall(b"%03d" % number)
-            until(lambda: made.counter("entry", "pool_empty") >= 140, "legs are made for most")
-            change(made)
-        finally:
-            os.kill(worker, signal.SIGCONT)
-        for number, client in enumerate(clients):
-            assert client.recv(3) == b"%03d" % number
-        assert made.counter("entry", "legs_failed") == failed
-
-
-def use_keys(made, place, files):
-    path = made.directory / f"{place}.toml"
-    path.write_text(re.sub(r"keys = \[.*\]", f"keys = [{files}]", path.read_text()))
-    reloaded(made, place)
-
-
-# Workers
-
-
-def workers_of(made, place) -> list[int]:
-    pid = made.processes[place].pid
-    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
-
-
-def test_a_worker_that_takes_another_s_place_has_the_keys_of_now():
-    with gateways() as made, python(made.host, ECHO):
-        made.write("exit")
-        made.write("entry")
-        made.start("exit", "entry")
-        old, path = made.key, made.directory / "shared.key"
-        path.write_text("33" * 32)
-        for place in ("exit", "entry"):
-            reloaded(made, place)
-        for place in ("exit", "entry"):
-            [worker] = workers_of(made, place)
-            os.kill(worker, signal.SIGKILL)
-            until(lambda place=place: f"pid={worker} by=signal 9" in "".join(made.log(place)), "told")  # noqa: B023
-            until(lambda place=place: workers_of(made, place) not in ([], [worker]), "replaced")  # noqa: B023
-            until(lambda: made._is_ready("entry"), "the pool is full again")
-            assert exchange(made, b"again") == b"again"
-            assert made.counter(place, "workers_lost") == 1
-        assert (accepts(made, old), accepts(made, bytes.fromhex("33" * 32))) == (False, True)
 
 
 def test_what_several_workers_cost_is_told_in_log_and_status():
@@ -256,9 +79,6 @@ def test_what_several_workers_cost_is_told_in_log_and_status():
         }
         assert f"notice {told}" in shown["exit"]
         assert "legs cannot be joined there (several workers)" in shown["entry"]
-
-
-# Names
 
 
 def test_names_that_change_and_fail_are_told_and_running_connections_stay():
@@ -282,12 +102,12 @@ def test_names_that_change_and_fail_are_told_and_running_connections_stay():
                 "named",
                 "the name app.test is 127.0.0.2 now, no longer 127.0.0.1; open connections stay",
             )
-            until(
-                lambda: made.status("named")["listeners"][0]["destination"] == f"127.0.0.2:{SERVER}", "used"
+            assert eventually(
+                lambda: made.status("named")["listeners"][0]["destination"] == f"127.0.0.2:{SERVER}"
             )
             assert exchange(made, b"there") == b"there"
-            until(
-                lambda: any(f"destination=127.0.0.2:{SERVER}" in line for line in made.log("named")), "there"
+            assert eventually(
+                lambda: any(f"destination=127.0.0.2:{SERVER}" in line for line in made.log("named"))
             )
             hosts.write_text("")
             reloaded(made, "named", "the name app.test does not resolve")
@@ -313,9 +133,9 @@ with socket.create_server(("127.0.0.1", {EXIT})) as listener:
     with gateways() as made, python(made.host, newer):
         made.write("entry")
         made.run("entry")
-        told = until(lambda: [line for line in made.log("entry") if "failed=version" in line], "told")
+        told = eventually(lambda: [line for line in made.log("entry") if "failed=version" in line])
         assert "the peer speaks version 9, this gateway 1" in told[0]
-        until(lambda: made.counter("entry", "legs_failed") >= 3, "tried again")
+        assert eventually(lambda: made.counter("entry", "legs_failed") >= 3), "tried again"
         assert len([line for line in made.log("entry") if "failed=version" in line]) == 1
         with suppress(ConnectionResetError), made.connect() as client:
             client.settimeout(8)
@@ -383,7 +203,7 @@ def test_a_server_that_refuses_is_a_reset_and_a_line():
         with made.connect() as client:
             client.settimeout(5)
             assert is_reset(client)
-        until(lambda: any("end=refused" in line for line in made.log("entry")), "told")
+        assert eventually(lambda: any("end=refused" in line for line in made.log("entry")))
         assert made.counter("entry", "ended_refused") == 1
 
 
@@ -395,7 +215,7 @@ def test_prometheus_is_told_what_status_says():
         made.start("exit", "entry")
         for _ in range(3):
             assert exchange(made, b"12345") == b"12345"
-        until(lambda: made.counter("entry", "ended_done") == 3, "ended")
+        assert eventually(lambda: made.counter("entry", "ended_done") == 3)
         with made.connect(7009) as scraper:
             scraper.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
             page = b""

@@ -24,9 +24,9 @@ from tests.kernel.gateway_chain import (
     peer,
     read_all,
     server,
-    until,
 )
 from tests.kernel.gateway_wires import ADDRESSES, Narrow, narrow_path
+from tests.polling import eventually
 
 from ackward.gateway.settings import FixedListener, Limits, Settings, Steps
 from ackward.lab.topology import run_on, set_sysctls
@@ -83,7 +83,7 @@ def over_legs(
         exit_ = stack.enter_context(gateway(path.server, far, receipts / "far"))
         entry = stack.enter_context(gateway(path.client, near, receipts / "near"))
         assert (exit_.error, entry.error) == (None, None)
-        until(lambda: entry.idle_legs() >= 4)
+        assert eventually(lambda: entry.idle_legs() >= 4)
         yield entry, exit_, *servers, *ports
 
 
@@ -118,7 +118,7 @@ def test_over_ipv4_a_black_hole_is_named_and_the_connection_goes_on_in_fragments
             other.shutdown(socket.SHUT_WR)
             assert read_all(other) == b"klat llams"
         one = entry if way == "up" else exit_
-        until(lambda: len(one.stuck) >= 2)
+        assert eventually(lambda: len(one.stuck) >= 2)
         suspicion, cure = one.stuck[:2]
         assert re.search(
             r"segments of 14\d\d bytes \(path MTU taken to be 1500\) were not acknowledged \d times",
@@ -146,7 +146,7 @@ def test_over_ipv6_a_black_hole_is_named_shown_and_ended_and_others_stay(path: N
             began = time.monotonic()
             with connect(path.client, ("127.0.0.1", port)) as client:
                 client.sendall(LARGE)
-                until(lambda: any(worker["stuck"] for worker in entry.status))
+                assert eventually(lambda: any(worker["stuck"] for worker in entry.status))
                 [shown] = entry.status[0]["stuck"]
                 assert shown["at"] == [ADDRESSES[6], 9100]
                 assert shown["segment"] > MTU - 60
@@ -158,7 +158,7 @@ def test_over_ipv6_a_black_hole_is_named_shown_and_ended_and_others_stay(path: N
             other.sendall(b" talk")
             other.shutdown(socket.SHUT_WR)
             assert read_all(other) == b"klat llams"
-        until(lambda: far.errors)  # the server saw the reset, too
+        assert eventually(lambda: far.errors)  # the server saw the reset, too
         assert isinstance(far.errors[0], ConnectionResetError)
 
 
@@ -187,7 +187,7 @@ def test_with_the_kernel_s_probing_the_size_is_found(path: Narrow, tmp_path: Pat
 
 def test_a_reader_that_pauses_is_not_taken_for_one_that_is_gone(telling: Narrow, tmp_path: Path):
     """Its window is closed and its kernel answers: that is no silence, however long it lasts."""
-    limits = Limits(unacknowledged=1, keepalive=(1, 1, 2))
+    limits = Limits(unacknowledged=1, keepalive=1, keepalive_interval=1, keepalive_probes=2)
     with over_legs(telling, tmp_path, limits=limits) as (entry, exit_, _, _, port, _):
         client = connect(telling.client, ("127.0.0.1", port))
         with client:
@@ -203,7 +203,9 @@ def test_a_reader_that_pauses_is_not_taken_for_one_that_is_gone(telling: Narrow,
 
 
 def test_a_path_that_is_gone_ends_connections_that_rest(tmp_path: Path):
-    limits = Limits(keepalive=(1, 1, 2), idle=16)  # looked at every two seconds
+    limits = Limits(
+        keepalive=1, keepalive_interval=1, keepalive_probes=2, idle=16
+    )  # looked at every two seconds
     with narrow_path(1500) as ours, over_legs(ours, tmp_path, limits=limits) as (entry, _, _, _, _, pouring):
         with connect(ours.client, ("127.0.0.1", pouring)) as client:
             client.sendall(b"!")
@@ -218,7 +220,7 @@ def test_a_path_that_is_gone_ends_its_connections(tmp_path: Path):
     limits = Limits(unacknowledged=1)
     with narrow_path(1500) as ours, over_legs(ours, tmp_path, limits=limits) as (entry, _, _, _, port, _):
         with connect(ours.client, ("127.0.0.1", port)) as client:
-            until(lambda: entry.status[0]["connections"])
+            assert eventually(lambda: entry.status[0]["connections"])
             run_on(ours.routers[0], "ip", "link", "set", "narrow", "down")
             began = time.monotonic()
             client.sendall(b"lost")

@@ -23,8 +23,8 @@ from tests.kernel.gateway_chain import (
     peer,
     read_all,
     server,
-    until,
 )
+from tests.polling import eventually
 
 from ackward.gateway.settings import FixedListener, Limits, Settings, Steps
 from ackward.kernel import sysctl
@@ -47,7 +47,7 @@ def test_legs_wait_are_used_and_are_made_anew(host: Namespace, tmp_path: Path):
         listener = FixedListener("web", ("127.0.0.1", port), far.address, "exit")
         entry = Settings(listeners=(listener,), peers=(peer(("127.0.0.1", leg_port), least=3),), steps=STEPS)
         with gateway(host, entry, tmp_path / "near") as near:
-            until(lambda: near.idle_legs() >= 3)
+            assert eventually(lambda: near.idle_legs() >= 3)
             descriptors = [near.open_descriptors(), exit_.open_descriptors()]
             for number in range(40):
                 words = f"request {number}".encode()
@@ -57,10 +57,10 @@ def test_legs_wait_are_used_and_are_made_anew(host: Namespace, tmp_path: Path):
             assert counters["pool_empty"] == 0  # refilled ahead of demand
             assert counters["legs_failed"] == 0
             # Sized by load, then back; nothing is left open.
-            until(lambda: near.idle_legs() <= 6, seconds=15)
-            until(lambda: near.counters["connections"] == exit_.counters["connections"] == 0)
-            until(lambda: near.open_descriptors() <= descriptors[0] + 8)
-            until(lambda: exit_.open_descriptors() <= descriptors[1] + 8)
+            assert eventually(lambda: near.idle_legs() <= 6, within=15)
+            assert eventually(lambda: near.counters["connections"] == exit_.counters["connections"] == 0)
+            assert eventually(lambda: near.open_descriptors() <= descriptors[0] + 8)
+            assert eventually(lambda: exit_.open_descriptors() <= descriptors[1] + 8)
             assert near.counters["pipes_not_empty"] == exit_.counters["pipes_not_empty"] == 0
 
 
@@ -78,7 +78,7 @@ def test_the_pool_grows_with_the_load_and_shrinks_after_it(tmp_path: Path):
         def wanted() -> int:
             return near.status[0]["pools"]["exit"]["wanted"]
 
-        until(lambda: near.idle_legs() >= 2)
+        assert eventually(lambda: near.idle_legs() >= 2)
         assert wanted() <= 3
         enough = threading.Event()
 
@@ -90,13 +90,13 @@ def test_the_pool_grows_with_the_load_and_shrinks_after_it(tmp_path: Path):
         for client in clients:
             client.start()
         try:
-            until(lambda: wanted() >= 6 and near.idle_legs() >= 6)
+            assert eventually(lambda: wanted() >= 6 and near.idle_legs() >= 6)
         finally:
             enough.set()
             for client in clients:
                 client.join()
         most = wanted()
-        until(lambda: wanted() < most)
+        assert eventually(lambda: wanted() < most)
 
 
 def test_without_a_pool_each_connection_makes_its_leg(host: Namespace, tmp_path: Path):
@@ -109,7 +109,7 @@ def test_without_a_pool_each_connection_makes_its_leg(host: Namespace, tmp_path:
         listener = FixedListener("web", ("127.0.0.1", port), far.address, "exit")
         entry = Settings(listeners=(listener,), peers=(peer(("127.0.0.1", leg_port)),), steps=steps)
         with gateway(host, entry, tmp_path / "near") as near:
-            until(lambda: near.status[0]["pools"]["exit"]["connected"])
+            assert eventually(lambda: near.status[0]["pools"]["exit"]["connected"])
             for _ in range(3):
                 assert ask(host, ("127.0.0.1", port), b"abc") == b"cba"
             assert near.idle_legs() == 0
@@ -129,7 +129,7 @@ def test_a_wrong_key_makes_no_leg_and_is_told_at_both_ends(host: Namespace, tmp_
         with gateway(
             host, Settings(listeners=(listener,), peers=(wrong,), steps=STEPS), tmp_path / "near"
         ) as near:
-            until(lambda: near.failures and exit_.failures)
+            assert eventually(lambda: near.failures and exit_.failures)
             assert "does not know the key" in near.failures[0]["failed"]
             assert "nobody is known by the key" in exit_.failures[0]["failed"]
             with pytest.raises(ConnectionResetError):
@@ -152,13 +152,13 @@ def test_legs_may_use_mptcp_and_carry_urgent_bytes_in_their_place(host: Namespac
         entry = Settings(listeners=(listener,), peers=(with_mptcp,), steps=STEPS)
         with gateway(host, entry, tmp_path / "near") as near:
             assert (exit_.error, near.error) == (None, None)
-            until(lambda: near.idle_legs() >= 4)
+            assert eventually(lambda: near.idle_legs() >= 4)
             data = random.Random(1).randbytes(2_000_000)
             with connect(host, ("127.0.0.1", port)) as client:
                 client.sendall(b"abc")
                 client.send(b"!", socket.MSG_OOB)
                 client.sendall(data)
-            until(lambda: got)
+            assert eventually(lambda: got)
             assert got == [b"abc!" + data]
             legs = near.counters["legs_ready"]
     grown = {name: count - before[name] for name, count in mptcp_counters(host).items()}
@@ -185,7 +185,7 @@ def test_a_gateway_s_legs_that_are_led_back_to_it_are_refused(host: Namespace, t
         workers=workers,
     )
     with gateway(host, settings, tmp_path) as running:
-        until(lambda: len(running.failures) >= 2 * workers)
+        assert eventually(lambda: len(running.failures) >= 2 * workers)
         assert any("a HELLO of this gateway itself" in one["failed"] for one in running.failures)
         assert running.counters["legs_ready"] == 0
 
@@ -201,7 +201,7 @@ def test_without_mptcp_on_this_host_legs_that_ask_for_it_are_refused_in_words(tm
         listener = FixedListener("web", ("127.0.0.1", free_port(host)), ("127.0.0.1", 1), "exit")
         peers = (replace(peer(("127.0.0.1", port)), mptcp=True),)
         with gateway(host, Settings(listeners=(listener,), peers=peers, steps=STEPS), tmp_path) as running:
-            until(lambda: running.failures)
+            assert eventually(lambda: running.failures)
             assert "this host has no MPTCP" in running.failures[0]["failed"]
 
 
@@ -221,7 +221,7 @@ def test_the_step_window_is_on_the_routes_between_the_gateways_and_gone_afterwar
             gateway(hosts.client, entry, tmp_path / "near") as near,
         ):
             assert (exit_.error, near.error) == (None, None)
-            until(lambda: near.idle_legs() >= 4)
+            assert eventually(lambda: near.idle_legs() >= 4)
             for host in (hosts.client, hosts.server):
                 assert "initcwnd 300" in _routes(host)
                 legs = _legs(host, 9100)
@@ -253,7 +253,7 @@ def test_a_leg_has_its_own_congestion_control_and_keeps_its_window_over_a_rest(t
         own = replace(peer(leg_address), congestion=congestion)
         entry = Settings(listeners=(listener,), peers=(own,), steps=steps, segments=300)
         near = stack.enter_context(gateway(hosts.client, entry, tmp_path / "near"))
-        until(lambda: near.idle_legs() >= 4)
+        assert eventually(lambda: near.idle_legs() >= 4)
         for each in (hosts.client, hosts.server):
             assert {leg["congestion"] for leg in _legs(each, 9100)} == {congestion}
         client = stack.enter_context(connect(hosts.client, ("127.0.0.1", port)))
@@ -262,7 +262,7 @@ def test_a_leg_has_its_own_congestion_control_and_keeps_its_window_over_a_rest(t
             while size:
                 size -= len(client.recv(size))
             if ask_for == b"L":
-                until(lambda: (leg := _busiest(hosts.server)).get("lastsnd", 0) > 8 * leg["rto"])
+                assert eventually(lambda: (leg := _busiest(hosts.server)).get("lastsnd", 0) > 8 * leg["rto"])
         cwnd = _busiest(hosts.server)["cwnd"]
         assert cwnd >= 300 if window else cwnd < 300
 

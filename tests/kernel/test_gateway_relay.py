@@ -22,8 +22,8 @@ from tests.kernel.gateway_chain import (
     peer,
     read_all,
     server,
-    until,
 )
+from tests.polling import eventually
 
 from ackward.gateway.loop import Loop
 from ackward.gateway.pipes import Pipes
@@ -178,7 +178,7 @@ def test_a_slow_reader_of_a_fast_server_holds_little_and_loses_nothing(
         near = Settings(listeners=listeners, peers=peers, steps=STEPS)
         running.append(stack.enter_context(gateway(host, near, tmp_path / "near")))
         if legs:
-            until(lambda: running[-1].idle_legs() >= 4)
+            assert eventually(lambda: running[-1].idle_legs() >= 4)
         slow = call_inside(host, socket.socket)
         with slow:
             slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
@@ -188,7 +188,7 @@ def test_a_slow_reader_of_a_fast_server_holds_little_and_loses_nothing(
             # 1 MB/s for a second: far more is offered meanwhile than may be held.
             while got < 1_000_000:
                 got += len(slow.recv(20_000))
-                until(lambda got=got: time.monotonic() - began >= got / 1e6)
+                assert eventually(lambda got=got: time.monotonic() - began >= got / 1e6)
                 if got % 5 == 0:
                     most = max(most, _held_in(host, running, ports[0], leg_port, far.address[1]))
             most = max(most, _held_in(host, running, ports[0], leg_port, far.address[1]))

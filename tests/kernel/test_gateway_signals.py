@@ -8,10 +8,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
-from tests.kernel.gateway_chain import until
 from tests.kernel.gateway_hosts import ECHO, ENTRY, SERVER, Gateways, Peer, gateways
 from tests.kernel.gateway_wires import routing
 from tests.kernel.lab_hosts import python
+from tests.polling import eventually
 
 from ackward.gateway import control
 from ackward.gateway.protocol import LegFailed
@@ -39,7 +39,7 @@ def test_a_stop_during_the_start_leaves_nothing():
         )
         made.write("named", listen)
         process = made.run("named")
-        pipe = until(lambda: opened_for_writing(hosts), "the start waits", seconds=30)
+        pipe = eventually(lambda: opened_for_writing(hosts), within=30)
         assert control.path_of(made.name("named")).exists()
         process.send_signal(signal.SIGTERM)
         with suppress(BrokenPipeError):  # the look-up may have given up by now
@@ -53,7 +53,7 @@ def test_a_stop_during_the_start_leaves_nothing():
 
 def stopped_twice(made: Gateways) -> None:
     made.processes["alone"].send_signal(signal.SIGTERM)
-    until(lambda: any(" draining connections=1 " in line for line in made.log("alone")), "drains")
+    assert eventually(lambda: any(" draining connections=1 " in line for line in made.log("alone")))
     made.processes["alone"].send_signal(signal.SIGTERM)
 
 
@@ -89,7 +89,7 @@ def test_one_stop_lets_open_connections_finish():
             client.sendall(b"before")
             assert client.recv(6) == b"before"
             stopped_once(made)
-            until(lambda: any(" draining connections=1 " in line for line in made.log("alone")), "drains")
+            assert eventually(lambda: any(" draining connections=1 " in line for line in made.log("alone")))
             client.sendall(b"after")
             assert client.recv(5) == b"after"
         assert made.processes["alone"].wait(20) == 0, made.complaints("alone")

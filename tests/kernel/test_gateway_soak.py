@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.kernel.gateway_chain import until
 from tests.kernel.gateway_hosts import ENTRY, SERVER, gateways
 from tests.kernel.gateway_wires import alive, bpf_objects, routing
 from tests.kernel.lab_hosts import program
+from tests.polling import eventually
 
 from ackward.lab.topology import CLIENT, two_hosts
 
@@ -89,8 +89,12 @@ def test_no_byte_is_lost_and_nothing_is_left(mode):
         assert result["reset"], "something must be reset"
         assert result["carried"] >= BYTES
         for place in ("entry", "exit"):
-            until(lambda place=place: made.counter(place, "connections") == 0, f"{place} has ended all", 15)
-        until(lambda: nothing_grew(before, descriptors(made)), f"no descriptor is left: {before}", 15)
+            assert eventually(lambda place=place: made.counter(place, "connections") == 0, within=15), (
+                f"{place} has ended all"
+            )
+        assert eventually(lambda: nothing_grew(before, descriptors(made)), within=15), (
+            f"no descriptor is left: {before}"
+        )
         server.terminate()
         complaints, _ = server.communicate(timeout=10)
         assert complaints == ""
@@ -101,4 +105,4 @@ def test_no_byte_is_lost_and_nothing_is_left(mode):
             assert made.processes[place].returncode == 0, made.complaints(place)
             assert "Traceback" not in made.complaints(place)
         assert [routing(host) for host in (made.host, far)] == surroundings
-        until(lambda: not alive(objects), "no BPF object is left")
+        assert eventually(lambda: not alive(objects)), "no BPF object is left"

@@ -19,9 +19,9 @@ from tests.kernel.gateway_chain import (
     peer,
     read_all,
     server,
-    until,
 )
 from tests.kernel.gateway_wires import ADDRESSES, NETWORKS, Three, routing
+from tests.polling import eventually
 
 from ackward.gateway.settings import FixedListener, Settings, Steps, TransparentListener
 from ackward.kernel.namespaces import Namespace
@@ -34,7 +34,7 @@ def kill_worker(running: Running, number: int) -> None:
 
 def settle(running: Running, lost: int) -> None:
     """Until so many were replaced; the workers' PIDs are those of now."""
-    until(lambda: len(running.lost) >= lost)
+    assert eventually(lambda: len(running.lost) >= lost)
     for words in running.lost:
         assert "its connections were reset; replaced by pid=" in words
         number, pid = (int(words.split(f"{key}=")[1].split()[0]) for key in ("number", "by pid"))
@@ -62,12 +62,12 @@ def test_its_clients_are_reset_the_others_go_on_and_it_is_replaced(
         settings = Settings(listeners=(listener,), steps=Steps(early=early, window=False), workers=2)
         with gateway(host, settings, tmp_path) as running:
             clients = [connect(host, ("127.0.0.1", port)) for _ in range(40)]
-            until(lambda: len(far.accepted) == 40)
+            assert eventually(lambda: len(far.accepted) == 40)
             share = running.status[0]["connections"]
             assert 0 < share < 40
             kill_worker(running, 0)
             settle(running, 1)
-            until(lambda: sum(map(is_reset, clients)) == share)
+            assert eventually(lambda: sum(map(is_reset, clients)) == share)
             for client in clients:
                 if not is_reset(client):
                     client.setblocking(True)
@@ -77,7 +77,7 @@ def test_its_clients_are_reset_the_others_go_on_and_it_is_replaced(
                 client.close()
             # Both serve again, and both hear of SYNs.
             again = [connect(host, ("127.0.0.1", port)) for _ in range(40)]
-            until(lambda: sum(worker["connections"] for worker in running.status) == 40)
+            assert eventually(lambda: sum(worker["connections"] for worker in running.status) == 40)
             assert all(worker["connections"] for worker in running.status)
             for client in again:
                 client.sendall(b"again")
@@ -141,10 +141,10 @@ def test_an_exit_s_worker_is_replaced_and_the_pool_recovers(host: Namespace, tmp
         entry_settings = Settings(listeners=(listener,), peers=(peer(("127.0.0.1", leg_port)),), steps=steps)
         with gateway(host, exit_settings, tmp_path / "far") as exit_:
             with gateway(host, entry_settings, tmp_path / "near") as entry:
-                until(lambda: entry.idle_legs() == 4)
+                assert eventually(lambda: entry.idle_legs() == 4)
                 kill_worker(exit_, 0)
                 settle(exit_, 1)
-                until(lambda: entry.idle_legs() == 4)
+                assert eventually(lambda: entry.idle_legs() == 4)
                 assert ask(host, ("127.0.0.1", port), b"again") == b"niaga"
 
 
@@ -163,7 +163,7 @@ def test_legs_join_an_exit_of_one_worker_and_the_entry_s_status_says_so(
             gateway(host, exit_settings, tmp_path / "far"),
             gateway(host, entry_settings, tmp_path / "near") as entry,
         ):
-            until(lambda: entry.status[0]["pools"]["exit"]["connected"])
+            assert eventually(lambda: entry.status[0]["pools"]["exit"]["connected"])
             assert entry.status[0]["pools"]["exit"]["joins"] is joins
             for _ in range(8):
                 assert ask(host, ("127.0.0.1", port), b"each") == b"hcae"

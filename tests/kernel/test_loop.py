@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.kernel.lab_hosts import ACKWARD, ackward, ackward_json
-from tests.kernel.quickack_hosts import eventually
+from tests.polling import eventually
 
 from ackward.kernel.namespaces import in_sight, resolve
 from ackward.lab import run as lab

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 from tests.kernel.lab_hosts import program
 from tests.kernel.pinning_hosts import Conversations, Wire, firewall
-from tests.kernel.quickack_hosts import SLOW_MS, eventually, ip, routing
+from tests.kernel.quickack_hosts import SLOW_MS, ip, routing
+from tests.polling import eventually
 
 import ackward
 from ackward.errors import Refused
@@ -31,8 +32,8 @@ from ackward.loop import pinning
 from ackward.loop.pinning import Means
 from ackward.model.plan import State
 from ackward.remedies import receipts
+from ackward.remedies.detour import follower
 from ackward.remedies.pin import keeper
-from ackward.remedies.quickack import follower
 
 ROUNDS = 10_000
 TICK_MS = 1e3 / (ticks_per_second() or 100)

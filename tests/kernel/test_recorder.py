@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.kernel.lab_hosts import python
-from tests.kernel.quickack_hosts import eventually
+from tests.polling import eventually
 
 from ackward.capture.live import PROGRAM, LiveCapture, Scope
 from ackward.capture.tracing import PROGRAM as TRACE_PROGRAM
@@ -259,6 +259,41 @@ def test_a_connection_older_than_the_watch_is_explained_too(hosts):
     assert report.exchanges == 10
     assert report.findings[0].cause is Cause.STANDOFF
     assert report.findings[0].server.endswith(":7000")
+
+
+@pytest.mark.parametrize("port", [7000, 61616])
+def test_of_an_older_connection_whose_listener_is_gone_the_ports_tell_the_server(hosts, port):
+    """It is the one that no client is given: lower than those, or higher."""
+    asking = OLD.format(address=hosts.server_address(4)).replace("7000", str(port))
+    server = f"""
+import socket
+s = socket.create_server(('0.0.0.0', {port}))
+print('ready', flush=True)
+c, _ = s.accept()
+s.close()
+while True:
+    got = 0
+    while got < 300:
+        data = c.recv(300)
+        if not data: raise SystemExit
+        got += len(data)
+    c.sendall(b'x' * 100)
+"""
+    with (
+        python(hosts.server, server),
+        python(hosts.client, asking) as client,
+        LiveCapture(Scope(port=port, slow_ns=0), [hosts.client, hosts.server]) as capture,
+    ):
+        client.stdin.write("go\n")
+        client.stdin.flush()
+        assert client.wait(20) == 0
+        recording = capture.finish()
+    roles = {socket.local.port == port: (socket.is_client, socket.role_seen) for socket in recording.sockets}
+    assert roles == {True: (False, False), False: (True, False)}
+    report = diagnose(recording).report
+    assert report.exchanges == 10
+    assert [flow.seen_from for flow in report.flows] == ["both"]
+    assert report.flows[0].server.endswith(f":{port}")
 
 
 OLD = """

@@ -2,83 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import signal
 import statistics
-import subprocess
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from tests.kernel.lab_hosts import ACKWARD, program, python
-from tests.kernel.quickack_hosts import eventually
+from tests.kernel.lab_hosts import program, python
+from tests.kernel.trace_hosts import of, run_load, traced, tracing
 
-from ackward.capture.live import Scope
-from ackward.capture.tracing import TraceSource
 from ackward.kernel.namespaces import call_inside
 from ackward.lab import run as lab
 from ackward.lab.peer import Shape
 from ackward.lab.scenarios import named
 from ackward.lab.topology import DEVICE, two_hosts
-from ackward.model.trace import TraceLine
 
 MS = 1_000_000
-
-
-class Trace:
-    """A running `ackward trace --json`; :meth:`end` is Ctrl-C, and gives the events of some namespaces."""
-
-    def __init__(self, process):
-        self.process = process
-
-    def end(self, *namespaces):
-        self.process.send_signal(signal.SIGINT)
-        output, complaint = self.process.communicate(timeout=20)
-        assert self.process.returncode == 0, complaint
-        for line in output.splitlines():
-            TraceLine.model_validate_json(line)
-        inodes = {namespace.inode for namespace in namespaces}
-        return [event for event in map(json.loads, output.splitlines()) if event.get("netns") in inodes]
-
-
-@contextmanager
-def tracing(*arguments):
-    process = subprocess.Popen(
-        [ACKWARD, "trace", "--json", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stderr.readline() == "Tracing.\n"
-        yield Trace(process)
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def run_load(hosts, shape):
-    process = lab.peer(hosts.client, "load", hosts.server_address(4), shape)
-    try:
-        _, complaint = process.communicate(timeout=60)
-        assert process.returncode == 0, complaint
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def traced(hosts, shape, *arguments):
-    with lab.server(hosts, shape), tracing("--port", str(shape.port), *arguments) as trace:
-        run_load(hosts, shape)
-        return trace.end(hosts.client, hosts.server)
-
-
-def of(events, kind, **fields):
-    return [
-        event
-        for event in events
-        if event["event"] == kind and all(event[name] == value for name, value in fields.items())
-    ]
-
 
 PACKET = re.compile(
     r"^(?P<time>\d+\.\d{6}) IP6? (?P<source>\S+) > (?P<target>\S+): Flags \[(?P<flags>\S+)\],"
@@ -340,68 +279,3 @@ def test_without_acks_only_an_end_of_something_told_is_told(hosts):
     assert {event["flow"] for event in of(events, "end")} <= {
         event["flow"] for event in events if event["event"] != "end"
     }
-
-
-def test_the_end_of_the_process_that_was_named_is_said(hosts):
-    with python(hosts.client, "print('ready', flush=True); input()") as process:
-        with tracing("--pid", str(process.pid)) as trace:
-            process.kill()
-            process.wait()
-            said = trace.process.stderr.readline()
-            assert said.startswith(f"Process {process.pid} has ended: what its connections still do")
-            assert trace.end() == []
-
-
-def programs():
-    if not shutil.which("bpftool"):
-        pytest.skip("probe failed: bpftool is not installed")
-    listed = subprocess.run(["bpftool", "-j", "prog"], capture_output=True, text=True, check=True).stdout
-    return {entry["id"] for entry in json.loads(listed) if entry.get("name", "").startswith("trace_")}
-
-
-def test_after_control_c_nothing_stays_attached(hosts):
-    before = programs()
-    with tracing("--netns", hosts.server.name) as trace:
-        assert len(programs() - before) == 7
-        trace.end()
-    # The kernel lets go of a link's program a moment later.
-    assert eventually(lambda: not programs() - before)
-
-
-def test_a_reader_that_goes_away_ends_it_quietly(hosts):
-    shape = Shape(rounds=5)
-    before = programs()
-    with lab.server(hosts, shape):
-        shell = subprocess.Popen(
-            f"{ACKWARD} trace --netns {hosts.server.name} --for 30s | head -1",
-            shell=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert shell.stderr.readline() == "Tracing.\n"
-        run_load(hosts, shape)
-        line, complaint = shell.communicate(timeout=20)
-    assert line.count("\n") == 1
-    assert complaint == ""
-    assert eventually(lambda: not programs() - before)
-
-
-def test_events_that_find_no_room_are_counted(hosts):
-    shape = Shape(nagle=False, rounds=50)
-    scope = Scope(port=shape.port, netns=hosts.server, buffer_bytes=4096)
-    with lab.server(hosts, shape), TraceSource(scope, every_ack=True) as source:
-        run_load(hosts, shape)
-        assert source.lost() > 0
-        assert len(source.wait(1)) > 0
-        assert source.lost() == 0
-
-
-def test_it_ends_by_itself_when_told_how_long_or_how_many(hosts):
-    shape = Shape(rounds=5)
-    with lab.server(hosts, shape), tracing("--netns", hosts.server.name, "--count", "3") as trace:
-        run_load(hosts, shape)
-        output, _ = trace.process.communicate(timeout=20)
-    assert (trace.process.returncode, output.count("\n")) == (0, 3)
-    with tracing("--netns", hosts.server.name, "--for", "100ms") as trace:
-        assert trace.process.wait(20) == 0

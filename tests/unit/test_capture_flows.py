@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Callable
 from ipaddress import IPv6Address
 
 import numpy as np
@@ -20,14 +21,9 @@ OPTIONS = p.mss(1460) + p.SACK_OK + p.times(1, 0) + p.NOP + p.scale(7)
 
 
 @pytest.fixture(scope="module")
-def read(tmp_path_factory: pytest.TempPathFactory):
-    path = tmp_path_factory.mktemp("captures") / "capture"
-
-    def reading(frames: list[p.Entry]) -> WireCapture:
-        path.write_bytes(p.pcap(frames))
-        return read_captures([Source("capture", path)])
-
-    return reading
+def read(read: Callable[[bytes], WireCapture]) -> Callable[[list[p.Entry]], WireCapture]:
+    """Reads frames."""
+    return lambda frames: read(p.pcap(frames))
 
 
 def test_a_whole_connection(read) -> None:

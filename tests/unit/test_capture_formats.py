@@ -43,17 +43,6 @@ FILES = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def read(tmp_path_factory: pytest.TempPathFactory):
-    path = tmp_path_factory.mktemp("captures") / "capture"
-
-    def reading(data: bytes) -> WireCapture:
-        path.write_bytes(data)
-        return read_captures([Source("capture", path)])
-
-    return reading
-
-
 @pytest.mark.parametrize("name", FILES)
 def test_whole(read, name: str) -> None:
     found = read(FILES[name])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.unit import packets as p
 
 from ackward.capture.headers import BAD, CUT, FRAGMENT, NOT_IP, NOT_TCP, UNKNOWN_LINK
-from ackward.capture.reading import WireCapture, read_captures
+from ackward.capture.reading import read_captures
 from ackward.capture.sources import Source
 
 SEGMENT = p.tcp(
@@ -65,17 +65,6 @@ SHAPES: dict[str, tuple[int, bytes, int]] = {
     ),
     "vxlan": (1, p.vxlan(p.ethernet(p.ipv4(SEGMENT))), 100),
 }
-
-
-@pytest.fixture(scope="module")
-def read(tmp_path_factory: pytest.TempPathFactory):
-    path = tmp_path_factory.mktemp("captures") / "capture"
-
-    def reading(data: bytes, **options: object) -> WireCapture:
-        path.write_bytes(data)
-        return read_captures([Source("capture", path)], **options)  # type: ignore[arg-type]
-
-    return reading
 
 
 def options_of(name: str) -> dict[str, object]:

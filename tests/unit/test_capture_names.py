@@ -11,7 +11,7 @@ import pytest
 from tests.unit.capture_files import pcap, pcapng, standoffs
 
 import ackward
-from ackward.capture.sources import find, printable
+from ackward.capture.sources import find
 from ackward.cli.main import run
 from ackward.errors import OutputFailed, Refused, UnknownName, UsageError
 from ackward.loop.annotating import check
@@ -47,11 +47,6 @@ def test_any_byte_of_a_name_can_be_printed(strange, capture, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["before"]["source"] == told
     assert run(["analyze", str(strange) + "not", "--json"]) == 2
     assert "\\xff" in json.loads(capsys.readouterr().out)["missing"]
-
-
-def test_usual_names_are_told_as_they_are():
-    for name in ("a b.pcap", "[x].pcap", "Übergang-日本.pcap", "back\\slash"):
-        assert printable(name) == name
 
 
 @pytest.mark.parametrize("name", [LONG, f"{LONG}*", "no\0name"])
@@ -140,6 +135,18 @@ def test_where_tables_cannot_go_is_told_before_the_work(capture, tmp_path, monke
     monkeypatch.setattr("ackward.loop.analyzing.analyze", None)  # nothing may be read
     for place in (capture, capture / "below", tmp_path / LONG, tmp_path / os.fsdecode(b"\377")):
         assert run(["analyze", str(capture), "--parquet", str(place)]) == OutputFailed.exit_code
+
+
+@pytest.mark.parametrize("option", ["--report", "--parquet"])
+def test_what_cannot_be_written_is_told_in_plain_letters(capture, tmp_path, capsys, option):
+    (tmp_path / "\x1b[31mred").touch()
+    assert (
+        run(["analyze", str(capture), option, str(tmp_path / "\x1b[31mred" / "below")])
+        == OutputFailed.exit_code
+    )
+    error = capsys.readouterr().err
+    assert "\x1b" not in error
+    assert "\\x1b[31mred/below cannot be written (" in error
 
 
 def test_tables_take_nobodys_directory(capture, tmp_path):

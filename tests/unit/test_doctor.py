@@ -287,7 +287,8 @@ def test_without_root_the_next_step_is_this_command_under_sudo(monkeypatch: pyte
     outcome = CliRunner().invoke(app, ["--json"])
     assert json.loads(outcome.stdout)["notes"] == ["routes could not be read"]
     assert "Note: routes could not be read." in outcome.stderr
-    assert "1 probe could not tell without root. Next: run `sudo" in outcome.stderr
+    assert "1 probe could not tell without root. What is marked unsure may work or not. " in outcome.stderr
+    assert "Next: run `sudo" in outcome.stderr
 
 
 def test_the_help_has_an_example() -> None:

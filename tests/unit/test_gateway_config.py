@@ -118,6 +118,14 @@ WRONG = [
     ),
     (ENTRY + "[metrics]\naddress = '127.0.0.1:443'", "metrics.address: 127.0.0.1:443 is taken already"),
     (
+        TRANSPARENT + TRANSPARENT.replace("10.0.0.0/8", "10.9.0.0/16"),
+        "listen.1.transparent: 10.9.0.0/16 at eth0 overlaps listen.0.transparent (10.0.0.0/8): divide the networks, or",
+    ),
+    (
+        f"{TRANSPARENT}ports = ['80-90']\n{TRANSPARENT}ports = ['443', '90']",
+        "listen.1.transparent: 10.0.0.0/8 at eth0 overlaps listen.0.transparent (10.0.0.0/8)",
+    ),
+    (
         "".join(listening(f"10.0.0.1:{port}") for port in range(1, 66)),
         "listen: 65 listeners and ranges of ports",
     ),
@@ -158,6 +166,16 @@ def test_addresses_that_do_not_overlap_stand_side_by_side():
     places = ("10.0.0.1:443", "10.0.0.2:443", "10.0.0.1:80", "[::]:443", "[::]:80")
     gateway = checked("".join(map(listening, places)))
     assert [str(listen.address) for listen in gateway.listen] == list(places)
+
+
+@pytest.mark.parametrize("other", [
+    TRANSPARENT.replace("10.0.0.0/8", "11.0.0.0/8"),
+    TRANSPARENT.replace("10.0.0.0/8", "::/0"),
+    TRANSPARENT.replace("eth0", "eth1"),
+    TRANSPARENT + "ports = ['81-443']",
+])  # fmt: skip
+def test_transparent_listeners_that_no_connection_can_be_for_both_of_stand_side_by_side(other):
+    assert len(checked(f"{TRANSPARENT}ports = ['80', '8000-8099']\n{other}").listen) == 2
 
 
 def test_as_many_listeners_as_the_kernel_is_told_of():

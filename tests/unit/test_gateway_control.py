@@ -1,14 +1,18 @@
-"""Gateways that start at the same moment, and what killed ones left."""
+"""The control socket: who asks, who answers, gateways that start at the same moment, and what killed ones left."""
 
 from __future__ import annotations
 
+import json
+import select
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
+from ackward.errors import UnknownName, UsageError
 from ackward.gateway import control
 
 
@@ -37,3 +41,93 @@ def test_what_killed_ones_left_goes_with_the_next_start(directory: Path) -> None
     made = control.Control("next", lambda _: {})
     assert [path.name for path in directory.iterdir()] == ["next.sock"]
     made.close()
+
+
+@pytest.fixture
+def served(directory):
+    ends = []
+
+    def serve(name="one", answer=lambda what: {"what": what}):
+        made = control.Control(name, answer)
+        ends.append(made)
+        return made
+
+    yield serve
+    for end in ends:
+        end.close()
+    assert not list(directory.glob("*.sock"))
+
+
+def asked(made, *arguments):
+    """Ask in another thread while this one serves."""
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(control.ask(*arguments)))
+    thread.start()
+    while thread.is_alive():
+        select.select([made.socket], [], [], 0.05)
+        made.serve()
+    thread.join(5)
+    return answers[0]
+
+
+def test_a_request_is_answered(served):
+    made = served()
+    assert asked(made, "one", "status") == {"what": "status"}
+    assert asked(made, None, "drain") == {"what": "drain"}, "the only gateway needs no name"
+
+
+def test_the_socket_is_for_its_owner_alone(served):
+    served()
+    assert control.path_of("one").stat().st_mode & 0o777 == 0o600
+    assert control.DIRECTORY.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_second_gateway_of_the_name_is_refused_and_a_dead_ones_socket_taken_over(served):
+    served()
+    with pytest.raises(UsageError, match="runs already"):
+        control.Control("one", lambda _: {})
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(str(control.path_of("two")))
+    dead.close()
+    made = served("two")
+    assert asked(made, "two", "status") == {"what": "status"}
+    with pytest.raises(UsageError, match="several gateways run here: one, two"):
+        control.ask(None, "status")
+
+
+def test_nobody_answers(served):
+    made = served()
+    made.close()
+    with pytest.raises(UnknownName, match="no gateway runs here"):
+        control.ask(None, "status")
+    with pytest.raises(UnknownName, match="no gateway named 'one'"):
+        control.ask("one", "status")
+
+
+@pytest.mark.parametrize(
+    "request_", [b"", b"\n", b"{}\n", b"[1]\n", b"x" * 10_000, b'{"do": {}}\n', b"\xff\n"]
+)
+def test_a_bad_request_is_answered_or_closed_and_hurts_nobody(served, request_):
+    made = served()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(control.path_of("one")))
+        client.sendall(request_)
+        client.shutdown(socket.SHUT_WR)
+        made.serve()
+        client.settimeout(5)
+        answer = b""
+        with suppress(ConnectionResetError):  # it did not read all of the nonsense
+            answer = client.recv(4096)
+    if answer:
+        assert isinstance(json.loads(answer), dict)
+    assert asked(made, "one", "status") == {"what": "status"}
+
+
+def test_a_file_in_the_sockets_place_is_not_removed(served):
+    served()
+    path = control.path_of("three")
+    path.write_text("mine")
+    with pytest.raises(UsageError, match="is no socket"):
+        control.Control("three", lambda _: {})
+    assert path.read_text() == "mine"
+    path.unlink()

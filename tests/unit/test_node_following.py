@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.api_server import Api, api_server, kubeconfig
-from tests.kernel.quickack_hosts import eventually
+from tests.polling import eventually
 
 from ackward.errors import UsageError
 from ackward.model.pods import Sandbox

@@ -6,12 +6,12 @@ import contextlib
 import logging
 import socket
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
 import pytest
+from tests.polling import eventually
 
 from ackward.node import health
 
@@ -40,14 +40,6 @@ def asked(place: tuple[str, int], page: str) -> int:
         return 0
 
 
-def until_asked(place: tuple[str, int], status: int) -> bool:
-    deadline = time.monotonic() + WITHIN
-    while time.monotonic() < deadline:
-        if asked(place, "/fine") == status:
-            return True
-    return False
-
-
 def test_who_sends_a_byte_now_and_then_is_cut(
     place: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,13 +48,15 @@ def test_who_sends_a_byte_now_and_then_is_cut(
         slow = [ending.enter_context(socket.create_connection(place, timeout=WITHIN)) for _ in range(8)]
         for client in slow:
             client.sendall(b"GET /fine HTTP/1.1\r\nX: ")
-        assert until_asked(place, 0)  # all conversations are taken
-        deadline = time.monotonic() + WITHIN
-        while asked(place, "/fine") != 200:
-            assert time.monotonic() < deadline, "eight slow clients keep everybody out"
+        assert eventually(lambda: asked(place, "/fine") == 0)  # all conversations are taken
+
+        def served_beside_them() -> bool:
             for client in slow:
                 with contextlib.suppress(OSError):
                     client.sendall(b"x")
+            return asked(place, "/fine") == 200
+
+        assert eventually(served_beside_them), "eight slow clients keep everybody out"
 
 
 def test_a_moment_without_threads_costs_no_conversation(
@@ -82,7 +76,5 @@ def test_a_moment_without_threads_costs_no_conversation(
 def test_a_page_that_fails_is_told(place: tuple[str, int], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "ackward.node"):
         assert asked(place, "/broken") == 0
-        deadline = time.monotonic() + WITHIN
-        while not caplog.records:
-            assert time.monotonic() < deadline
+        assert eventually(lambda: caplog.records)
     assert caplog.records[0].fields == {"error": "ValueError: no number"}  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.kernel.quickack_hosts import eventually
+from tests.polling import eventually
 
 from ackward.node import keeper
 from ackward.node.conflist import TYPE, entry

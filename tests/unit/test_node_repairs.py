@@ -150,7 +150,7 @@ def test_the_hundred_and_first_complaint_is_told_too(
     def unmet(
         recorded: Mapping[str, Attachment], complain: Callable[[AckwardError], None]
     ) -> Iterable[Attachment]:
-        complain(Unavailable(complaint))
+        complain(Unavailable(complaint, consequence="its pods are not known", next_step="see its log"))
         return []
 
     pods, missed = Pods(tmp_path / "attachments"), Missed(tmp_path / "missed")

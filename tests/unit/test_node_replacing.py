@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.kernel.quickack_hosts import eventually
+from tests.polling import eventually
 
 from ackward.errors import Refused, Unavailable
 from ackward.node import replacing
@@ -67,7 +67,7 @@ def test_theirs_stays_as_it_is_if_it_may_not_be_changed(file: Path) -> None:
         if text == b"one":
             by_rename(file, b"theirs")
             return b"one+"
-        raise Refused("not ours")
+        raise Refused("not ours", consequence="it was not changed", next_step="see whose it is")
 
     with pytest.raises(Refused, match="not ours"):
         rewrite(file, slow)

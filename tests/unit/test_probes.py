@@ -53,7 +53,11 @@ WHOLE_HOST, ROOTLESS = "         0          0 4294967295\n", "         0       1
 
 
 def no_btf() -> Btf:
-    raise Unavailable("/sys/kernel/btf/vmlinux cannot be read: the kernel was built without it")
+    raise Unavailable(
+        "/sys/kernel/btf/vmlinux cannot be read: the kernel was built without it",
+        consequence="no program can be loaded",
+        next_step="boot another kernel",
+    )
 
 
 def recorded(files: dict[Path, str] | None = None, **answers: Any) -> Machine:
@@ -133,7 +137,9 @@ def test_everything_works_on_a_machine_where_everything_works() -> None:
 
 def test_without_privileges_nothing_that_needs_one_is_called_absent() -> None:
     def inside(_: list[str]) -> tuple[int, str]:
-        raise PrivilegeMissing("making a network namespace needs root")
+        raise PrivilegeMissing(
+            "making a network namespace needs root", consequence="nothing was done", next_step="be root"
+        )
 
     nobody = recorded(
         {STATUS: NOTHING, KALLSYMS: "0000000000000000 t tcp_delack_timer\n"},

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from tests.unit import drawing_factory, report_factory
 
+from ackward.model import names
 from ackward.model.causes import Cause
 from ackward.model.report import Capture, CauseTotal, Report
 from ackward.model.sequence import MOST_SEGMENTS
-from ackward.report import flow_table, html, names, palette, summary
+from ackward.report import flow_table, html, palette, summary
 
 
 class Page(HTMLParser):
@@ -240,30 +241,6 @@ class TestHostileNames:
         data = next(text for tag, text in page.texts if tag == "script" and text.startswith("["))
         assert not set("<>&") & set(data)
         assert json.loads(data)[0]["texts"] == [names.visible(name) for name in report_factory.HOSTILE]
-
-
-class TestVisible:
-    @pytest.mark.parametrize(
-        "text", ["nginx", "Übersetzer", "веб-сервер", "服务器", "שלום", "naïve e\u0301", "a b", "🦊"]
-    )
-    def test_what_can_be_read_stays(self, text: str) -> None:
-        assert names.visible(text) == text
-
-    @pytest.mark.parametrize(
-        ("text", "shown"),
-        [
-            ("a\nb", "a\\x0ab"),
-            ("\x1b[31m", "\\x1b[31m"),
-            ("pay\u202egnp", "pay\\u202egnp"),
-            ("\u2066x\u2069", "\\u2066x\\u2069"),
-            ("a\u00a0b", "a\\xa0b"),
-            ("\ud83d", "\\ud83d"),
-            ("\U000e0041", "\\U000e0041"),
-            ("\x85\u2028", "\\x85\\u2028"),
-        ],
-    )
-    def test_what_hides_is_shown(self, text: str, shown: str) -> None:
-        assert names.visible(text) == shown
 
 
 class TestFlowTable:

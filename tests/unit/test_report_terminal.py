@@ -14,10 +14,11 @@ from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from tests.unit import report_factory
 
+from ackward.model import names, units
 from ackward.model.causes import Cause
 from ackward.model.report import Report
 from ackward.model.verdict import Result
-from ackward.report import names, summary, terminal, units
+from ackward.report import summary, terminal
 from ackward.report.shell import shell_lines
 
 

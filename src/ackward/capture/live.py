@@ -7,6 +7,7 @@ import struct
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 
 from ackward.capture.event_layout import FLOW_RECORD, SEGMENT_EVENT, SOCKET_RECORD
 from ackward.errors import ProgramRejected
+from ackward.kernel import sysctl
 from ackward.kernel.libbpf import Map, Object
-from ackward.kernel.namespaces import Namespace
+from ackward.kernel.namespaces import Namespace, current
 from ackward.kernel.probes import cgroup2_mount, kernel_symbol
 from ackward.kernel.processes import container_of_cgroup
 from ackward.kernel.sockets import listening_ports
@@ -83,13 +85,13 @@ class LiveCapture:
                     "the address of tcp_delack_timer is hidden (kernel.kptr_restrict): delayed ACKs are inferred"
                 )
             settings = struct.pack(
-                "=QQQIHH",
+                "=QQQIHHH6x",
                 timer or 0,
                 self.scope.slow_ns,
                 self.scope.cgroup.stat().st_ino if self.scope.cgroup else 0,
                 self.scope.netns.inode if self.scope.netns else 0,
                 self.scope.port or 0,
-                0,
+                *_ephemeral_ports(),
             )
             self._object.set_section(".rodata", settings)
             for buffer in ("events", "batches"):
@@ -113,10 +115,13 @@ class LiveCapture:
         self._object.close()
 
     def _tell_listeners(self) -> None:
-        ports = self._object.map("listeners")
-        for namespace in self._namespaces:
-            for port in listening_ports(namespace)[: ports.max_entries]:
-                ports.put(struct.pack("=II", namespace.inode, port), b"\x01")
+        known = self._object.map("listeners")
+        found = [
+            (namespace.inode, port) for namespace in self._namespaces for port in listening_ports(namespace)
+        ]
+        anywhere = dict.fromkeys((0, port) for _, port in found)
+        for place in islice(chain(anywhere, found), known.max_entries):
+            known.put(struct.pack("=II", *place), b"\x01")
 
     def _attach(self) -> None:
         cgroup = self.scope.cgroup or cgroup2_mount()
@@ -223,6 +228,12 @@ class LiveCapture:
             mapped=mapped,
             shed=shed,
         )
+
+
+def _ephemeral_ports() -> tuple[int, int]:
+    """The first and the last port that this host gives to clients."""
+    first, last = (sysctl.read(current(), "net.ipv4.ip_local_port_range") or "32768 60999").split()
+    return int(first), int(last)
 
 
 def _record(flows: Map, key: bytes) -> Any:

@@ -125,6 +125,43 @@ static __always_inline struct segment_event *append(struct socket_record *record
 	return event;
 }
 
+static __always_inline bool listens(u32 netns, u16 port)
+{
+	struct listener end = { .netns = netns, .port = port };
+
+	return bpf_map_lookup_elem(&listeners, &end);
+}
+
+static __always_inline bool is_ephemeral(u16 port)
+{
+	return port >= settings.first_ephemeral && port <= settings.last_ephemeral;
+}
+
+/*
+ * Whether this end of a connection whose handshake was not seen is the server: the one that listens, else the one whose
+ * port no client is given, else that of the lower port. The other end is asked by itself and has to come out opposite.
+ */
+static __always_inline bool serves(struct flow_record *who)
+{
+	u16 local = who->local_port, remote = who->remote_port;
+	/* The namespace of the other end is not known: where that misleads, diagnosis/flows.py settles it. */
+	bool here = listens(who->netns, local), there = listens(0, remote);
+
+	if (here != there)
+		return here;
+	if (is_ephemeral(local) != is_ephemeral(remote))
+		return is_ephemeral(remote);
+	if (local != remote)
+		return local < remote;
+	for (u32 word = 0; word < 4; word++) {
+		u32 ours = ((u32 *)who->local_address)[word], theirs = ((u32 *)who->remote_address)[word];
+
+		if (ours != theirs)
+			return ours < theirs;
+	}
+	return false;
+}
+
 /* A new record; the caller has the socket's facts, read in whatever way its hook allows. */
 static __always_inline struct socket_record *admit(u64 key, struct flow_record *who, u64 now)
 {
@@ -134,11 +171,8 @@ static __always_inline struct socket_record *admit(u64 key, struct flow_record *
 
 	if (!record)
 		return 0;
-	if (who->role == ROLE_UNKNOWN) {
-		struct listener end = { .netns = who->netns, .port = who->local_port };
-
-		who->role = bpf_map_lookup_elem(&listeners, &end) ? ROLE_SERVER : ROLE_CLIENT;
-	}
+	if (who->role == ROLE_UNKNOWN)
+		who->role = serves(who) ? ROLE_SERVER : ROLE_CLIENT;
 	who->born_ns = now;
 	who->hash = fold(*(u32 *)who->local_address ^ *(u32 *)who->remote_address ^
 			 *(u32 *)(who->local_address + 12) ^ *(u32 *)(who->remote_address + 12) ^

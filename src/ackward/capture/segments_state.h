@@ -70,7 +70,9 @@ const volatile struct {
 	u64 cgroup; /* its id; 0: any */
 	u32 netns;  /* 0: any */
 	u16 port;   /* 0: any */
-	u16 unused;
+	u16 first_ephemeral; /* the ports that this host gives to clients */
+	u16 last_ephemeral;
+	u16 unused[3];
 } settings = {};
 
 struct {
@@ -82,7 +84,7 @@ struct {
 } totals = {};
 
 struct listener {
-	u32 netns;
+	u32 netns; /* 0: any */
 	u32 port;
 };
 
@@ -113,7 +115,7 @@ struct {
 	__type(value, struct flow_record);
 } flows SEC(".maps");
 
-/* Ports with a listener when the watch began: tells which end of an older connection is the server. */
+/* Ports with a listener when the watch began, by namespace and in any: they tell who serves older connections. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);

@@ -42,7 +42,9 @@ class Selection:
             address = None if host is None else ip_address(host)
         except ValueError as error:
             raise UsageError(
-                f"{host!r} is not an IP address", next_step="give the address of one end"
+                f"{host!r} is not an IP address",
+                consequence="nothing was read",
+                next_step="give the address of one end",
             ) from error
         texts = [flow] if isinstance(flow, str) else flow or ()
         return cls(port, address, tuple(_ends(text) for text in texts))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ackward.errors import UnknownName, UsageError
+from ackward.model.names import visible
 
 STANDARD_INPUT = "-"
 #: Little is asked of a decompressor at a time, so that little is lost of what it gave before an error.
@@ -170,13 +171,15 @@ def find(names: Iterable[str | Path]) -> tuple[Source, ...]:
             continue
         try:
             for path in _files(name):
-                found.setdefault(path.resolve(), Source(printable(str(path)), path))
+                found.setdefault(path.resolve(), Source(visible(str(path)), path))
         except UnknownName as error:
             unknown.append(error)
-            found.setdefault(name, Source(printable(name), Path(name), error.missing))
+            found.setdefault(name, Source(visible(name), Path(name), error.missing))
     if not found:
         raise UsageError(
-            "no capture was named", next_step="name a file, a directory, a pattern or - for standard input"
+            "no capture was named",
+            consequence="nothing was read",
+            next_step="name a file, a directory, a pattern or - for standard input",
         )
     if all(source.missing for source in found.values()):
         raise UnknownName(
@@ -187,21 +190,12 @@ def find(names: Iterable[str | Path]) -> tuple[Source, ...]:
     return tuple(found.values())
 
 
-def printable(name: str) -> str:
-    """A file's name as reports can hold it: no bytes that are no UTF-8, and nothing that a terminal would obey."""
-    text = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
-
-
 def never_overwritten(sources: Iterable[Source], path: Path) -> None:
     """Raises :class:`UsageError` if ``path``, where something shall be written, is one of the captures to read."""
     for source in sources:
         if source.path and not source.missing and path.exists() and path.samefile(source.path):
             raise UsageError(
-                f"{printable(str(path))} is one of the captures to read",
+                f"{visible(str(path))} is one of the captures to read",
                 consequence="nothing was written; a capture is never overwritten",
                 next_step="choose another name for what is to be written",
             )
@@ -212,7 +206,8 @@ def _files(name: str) -> list[Path]:
         return _existing(name)
     except OSError as error:
         raise UnknownName(
-            f"{printable(name)} cannot be looked at ({error.strerror or error})",
+            f"{visible(name)} cannot be looked at ({error.strerror or error})",
+            consequence="nothing was read",
             next_step="name a capture file that may be read, or - to read standard input",
         ) from error
 
@@ -223,7 +218,9 @@ def _existing(name: str) -> list[Path]:
         files = [entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith(".")]
         if not files:
             raise UnknownName(
-                f"the directory {printable(name)} holds no files", next_step="name one that holds captures"
+                f"the directory {visible(name)} holds no files",
+                consequence="nothing was read",
+                next_step="name one that holds captures",
             )
         return sorted(files, key=_by_number)
     if path.exists():
@@ -232,7 +229,8 @@ def _existing(name: str) -> list[Path]:
     files = [match for match in files if match.is_file()]
     if not files:
         raise UnknownName(
-            f"there is no file {printable(name)}",
+            f"there is no file {visible(name)}",
+            consequence="nothing was read",
             next_step="name a capture file, or - to read standard input",
         )
     return sorted(files, key=_by_number)

@@ -88,7 +88,9 @@ def _say_what_is_missing(report: DoctorReport) -> None:
     if any(result.name == "root" and result.outcome is not Outcome.YES for result in report.probes):
         untold = sum(result.outcome is Outcome.UNSURE for result in report.probes)
         probes = "1 probe" if untold == 1 else f"{untold} probes"
-        error = PrivilegeMissing.for_this_command(f"{probes} could not tell without root", consequence="")
+        error = PrivilegeMissing.for_this_command(
+            f"{probes} could not tell without root", consequence="what is marked unsure may work or not"
+        )
         talk.print(escape(str(error)), soft_wrap=True)
 
 

@@ -133,7 +133,7 @@ def status(name: Name = None, as_json: AsJson = False) -> None:
 
 
 def _lines(seen: GatewayStatus) -> list[str]:
-    from ackward.report.units import duration
+    from ackward.model.units import duration
 
     steps = ", ".join(step for step, on in seen.steps.items() if on) or "none"
     unjoined = {

@@ -103,10 +103,18 @@ def run(
 
     scenario = runnable(name).with_settings(settings or [])
     if view not in ("both", "client", "server"):
-        raise UsageError(f"--view {view!r} is no host of the lab", next_step="say client, server or both")
+        raise UsageError(
+            f"--view {view!r} is no host of the lab",
+            consequence="nothing was run",
+            next_step="say client, server or both",
+        )
     if isinstance(scenario, Experiment):
         if view != "both":
-            raise UsageError(f"{name} chooses itself what it watches", next_step="leave --view out")
+            raise UsageError(
+                f"{name} chooses itself what it watches",
+                consequence="nothing was run",
+                next_step="leave --view out",
+            )
         with _story() as tell:
             answer = scenario.run(tell)
         _give(answer, as_json=as_json, page=report)
@@ -198,6 +206,7 @@ def serve(
     if shape.http:
         raise UsageError(
             "`lab serve` speaks no HTTP",
+            consequence="nothing was started",
             next_step="set up HAProxy with a server behind it, or use `ackward lab run haproxy`",
         )
     try:
@@ -205,6 +214,7 @@ def serve(
     except OSError as error:
         raise Unavailable(
             f"port {shape.port} cannot be listened on: {os.strerror(error.errno) if error.errno else error}",
+            consequence="nothing was started",
             next_step="choose another with --set port=N",
         ) from error
     talk.print(
@@ -227,7 +237,7 @@ def load(
     from ackward.errors import Unavailable
     from ackward.lab.peer import load as ask
     from ackward.lab.scenarios import named
-    from ackward.report.units import duration
+    from ackward.model.units import duration
     from ackward.verify.compare import measure
 
     shape = named("standoff").with_settings(settings or []).shape

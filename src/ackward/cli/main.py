@@ -104,7 +104,11 @@ def _dispatch(name: str, arguments: list[str]) -> int:
             return UsageError.exit_code  # the help is on the screen already
         context = getattr(error, "ctx", None)
         path = context.command_path if context else f"ackward {name}"
-        raise UsageError(said.rstrip("."), next_step=f"`{path} --help` shows what it takes") from error
+        raise UsageError(
+            said.rstrip("."),
+            consequence="nothing was done",
+            next_step=f"`{path} --help` shows what it takes",
+        ) from error
     sys.stdout.flush()  # a full disk shows here, not at exit
     return outcome if isinstance(outcome, int) else 0
 
@@ -125,6 +129,7 @@ def run(arguments: Sequence[str]) -> int:
         if name not in COMMANDS:
             raise UsageError(
                 f"there is no command {name!r}",
+                consequence="nothing was done",
                 next_step=f"one of {', '.join(COMMANDS)}; `ackward --help` explains them",
             )
         return _dispatch(name, rest)
@@ -142,7 +147,11 @@ def run(arguments: Sequence[str]) -> int:
             raise
         _silence(sys.stdout)
         return _fail(
-            OutputFailed(f"output failed: {error.strerror}", next_step="free some space or write elsewhere"),
+            OutputFailed(
+                f"output failed: {error.strerror}",
+                consequence="what was written is incomplete",
+                next_step="free some space or write elsewhere",
+            ),
             as_json=False,
         )
     except KeyboardInterrupt:

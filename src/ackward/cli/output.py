@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 
 from ackward.errors import OutputFailed
+from ackward.model.names import visible
 
 
 class _Console(Console):
@@ -34,31 +36,7 @@ def writable(path: Path | None) -> Path | None:
 
     Raises :class:`OutputFailed`, and :class:`Refused` where a capture stands.
     """
-    if path is None:
-        return None
-    from ackward.loop.whole_files import spare_capture  # most commands write none
-
-    try:
-        reason = _why_not(path)
-        if not reason:
-            spare_capture(path)
-    except OSError as error:  # a link in /tmp that is somebody else's (fs.protected_symlinks)
-        reason = error.strerror or str(error)
-    if reason:
-        raise OutputFailed(
-            f"{path} cannot be written ({reason})",
-            consequence="nothing was done",
-            next_step="choose another path",
-        )
-    return path
-
-
-def _why_not(path: Path) -> str:
-    if path.is_dir():
-        return "it is a directory"
-    if not path.parent.is_dir():
-        return f"there is no directory {path.parent}"
-    return "" if os.access(path if _is_special(path) else path.parent, os.W_OK) else "Permission denied"
+    return _checked(path, _why_no_file)
 
 
 def writable_directory(path: Path | None) -> Path | None:
@@ -66,25 +44,48 @@ def writable_directory(path: Path | None) -> Path | None:
 
     Raises :class:`OutputFailed`.
     """
+    return _checked(path, _why_nothing_inside)
+
+
+def _checked(path: Path | None, why_not: Callable[[Path], str]) -> Path | None:
+    """The path, unless there is a reason against it. Raises :class:`OutputFailed`."""
     if path is None:
         return None
     try:
-        there = next(place for place in (path, *path.absolute().parents) if place.exists())
-        reason = "" if os.access(there, os.W_OK | os.X_OK) else "Permission denied"
-        if not there.is_dir():
-            reason = f"{there} is no directory"
-        os.fspath(path).encode()
-    except UnicodeEncodeError:  # Polars takes no such name
-        reason = "its name is not UTF-8"
-    except OSError as error:
+        reason = why_not(path)
+    except OSError as error:  # a link in /tmp that is somebody else's (fs.protected_symlinks)
         reason = error.strerror or str(error)
     if reason:
         raise OutputFailed(
-            f"nothing can be written into {path} ({reason})",
+            visible(f"{path} cannot be written ({reason})"),
             consequence="nothing was done",
-            next_step="choose another directory",
+            next_step="choose another path",
         )
     return path
+
+
+def _why_no_file(path: Path) -> str:
+    if path.is_dir():
+        return "it is a directory"
+    if not path.parent.is_dir():
+        return f"there is no directory {path.parent}"
+    if not os.access(path if _is_special(path) else path.parent, os.W_OK):
+        return "Permission denied"
+    from ackward.loop.whole_files import spare_capture  # most commands write none
+
+    spare_capture(path)
+    return ""
+
+
+def _why_nothing_inside(path: Path) -> str:
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:  # Polars takes no such name
+        return "its name is not UTF-8"
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not there.is_dir():
+        return f"{there} is no directory"
+    return "" if os.access(there, os.W_OK | os.X_OK) else "Permission denied"
 
 
 def write_file(path: Path, text: str) -> None:
@@ -99,7 +100,7 @@ def write_file(path: Path, text: str) -> None:
             file.write(text.encode())
     except OSError as error:
         raise OutputFailed(
-            f"{path} could not be written ({error.strerror})",
+            visible(f"{path} could not be written ({error.strerror})"),
             consequence="what was there before is untouched",
             next_step="choose another path or free some space",
         ) from error

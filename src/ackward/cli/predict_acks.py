@@ -90,14 +90,22 @@ def acks(
             next_step="name a file that ends in .svg",
         )
     if writes and inflight is not None:
-        raise UsageError("--writes and --inflight both say what a message is", next_step="give one of them")
+        raise UsageError(
+            "--writes and --inflight both say what a message is",
+            consequence="nothing was predicted",
+            next_step="give one of them",
+        )
     if inflight is not None and not 1 <= inflight <= 4_000:
         raise UsageError(
-            f"--inflight {inflight} is not between 1 and 4000", next_step="give a number of segments"
+            f"--inflight {inflight} is not between 1 and 4000",
+            consequence="nothing was predicted",
+            next_step="give a number of segments",
         )
     if hz and not 100 <= hz <= 10_000:
         raise UsageError(
-            f"--hz {hz} is not between 100 and 10000", next_step="usual are 100, 250, 300 and 1000"
+            f"--hz {hz} is not between 100 and 10000",
+            consequence="nothing was predicted",
+            next_step="usual are 100, 250, 300 and 1000",
         )
     prediction = predict(
         _settings(
@@ -156,7 +164,7 @@ def _settings(**given: Any) -> AckSettings:
 
 def _limit(field: str, error: ErrorDetails) -> str:
     """What the model refused, times in the units that people write."""
-    from ackward.report.units import duration
+    from ackward.model.units import duration
 
     for name, words in (("ge", "at least"), ("le", "at most")):
         if name in error.get("ctx", {}):
@@ -181,6 +189,8 @@ def _sizes(text: str, option: str) -> tuple[int, ...]:
 def _switch(text: str, option: str) -> bool:
     if text not in ("on", "off"):
         raise UsageError(
-            f"{option} {text!r} is neither on nor off", next_step=f"say {option} on or {option} off"
+            f"{option} {text!r} is neither on nor off",
+            consequence="nothing was predicted",
+            next_step=f"say {option} on or {option} off",
         )
     return text == "on"

@@ -57,7 +57,7 @@ def command(
         talk.print(f"Note: {note}.", markup=False)
     if report.root_would_add:
         error = PrivilegeMissing.for_this_command(
-            f"root would add {'; '.join(report.root_would_add)}", consequence=""
+            f"root would add {'; '.join(report.root_would_add)}", consequence="without it this is not shown"
         )
         talk.print(str(error), markup=False)
 

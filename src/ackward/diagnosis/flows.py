@@ -101,6 +101,32 @@ def _names(socket: SocketFacts) -> tuple[Endpoint, Endpoint]:
     return (socket.local, socket.remote) if socket.is_client else (socket.remote, socket.local)
 
 
+def one_client_each(sockets: Sequence[SocketFacts]) -> list[SocketFacts]:
+    """The sockets, so that of a connection that was watched at both ends exactly one is the client.
+
+    Where the handshake was not seen each end was judged by itself, from who listens and from ports. Of two ends that
+    came out the same, one keeps its role: the one whose handshake was seen, else the one that its port suits better.
+    """
+    ends: dict[tuple[Endpoint, Endpoint], list[SocketFacts]] = defaultdict(list)
+    for socket in sockets:
+        ends[socket.local, socket.remote].append(socket)
+
+    def told(socket: SocketFacts) -> SocketFacts:
+        others = ends.get((socket.remote, socket.local), [])
+        agreed = any(other.is_client != socket.is_client for other in others)
+        if agreed or all(other is socket or _certainty(socket) > _certainty(other) for other in others):
+            return socket
+        return replace(socket, is_client=not socket.is_client)
+
+    return [told(socket) for socket in sockets]
+
+
+def _certainty(socket: SocketFacts) -> tuple[bool, bool]:
+    """A sort key; never equal at both ends of a connection that have the same role."""
+    ports = [(end.port, int(end.address)) for end in (socket.local, socket.remote)]
+    return socket.role_seen, (ports[0] > ports[1]) == socket.is_client
+
+
 def _overlap(segments: Segments, client: SocketFacts, server: SocketFacts) -> bool:
     """Whether both sockets saw the same data: tells apart pods that use the same addresses in their own namespaces."""
     sent = segments[
@@ -118,10 +144,11 @@ def join(recording: Recording) -> tuple[Flows, Segments]:
     Ends are paired by their four addresses. Where several namespaces use the same ones, only ends that saw the same
     sequence numbers are paired. Flows of which a part was shed are left out whole.
     """
+    sockets = one_client_each(recording.sockets)
     clients: dict[tuple[Endpoint, Endpoint], list[SocketFacts]] = defaultdict(list)
     servers: dict[tuple[Endpoint, Endpoint], list[SocketFacts]] = defaultdict(list)
-    shed = {_names(socket) for socket in recording.sockets if socket.shed}
-    for socket in recording.sockets:
+    shed = {_names(socket) for socket in sockets if socket.shed}
+    for socket in sockets:
         if _names(socket) not in shed:
             (clients if socket.is_client else servers)[_names(socket)].append(socket)
 

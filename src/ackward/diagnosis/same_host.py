@@ -18,7 +18,7 @@ from ackward.diagnosis.partition import CAUSES
 from ackward.diagnosis.words import place
 from ackward.model.causes import Cause
 from ackward.model.report import SameHost
-from ackward.report.units import duration, plural, size
+from ackward.model.units import duration, plural, size
 
 #: The share of the time on the network that joined sockets take less: requests of 1 B to 1 kB took 0.6 of TCP's
 #: time, of 4 kB and more 0.45 (docs/bypass.md, `python -m benchmarks.bypass --only ask`).

@@ -9,15 +9,12 @@ from ackward.gateway.keys import Key
 from ackward.gateway.responder import Known
 from ackward.gateway.settings import (
     Address,
-    Buffers,
     ExitSettings,
     FixedListener,
     Limits,
     Listener,
     PeerSettings,
-    PoolSize,
     Settings,
-    Steps,
     TransparentListener,
 )
 
@@ -54,9 +51,9 @@ def assemble(gateway: Gateway, keys: Keys, resolved: Resolved) -> Settings:
             _peer(name, peer, keys[name], resolved) for name, peer in gateway.peers.items() if peer.address
         ),
         exits=_exits(gateway, keys),
-        steps=Steps(**gateway.steps.model_dump()),
-        buffers=Buffers(**gateway.buffers.model_dump()),
-        limits=_limits(gateway),
+        steps=gateway.steps,
+        buffers=gateway.buffers,
+        limits=Limits(**gateway.limits.model_dump()),
         workers=gateway.workers,
         segments=gateway.initial_window,
     )
@@ -94,7 +91,7 @@ def _peer(name: str, peer: Peer, keys: tuple[Key, ...], resolved: Resolved) -> P
         name=name,
         address=address,
         key=keys[0].secret,
-        pool=PoolSize(peer.pool.least, peer.pool.most),
+        pool=peer.pool,
         congestion=peer.congestion,
         mptcp=peer.mptcp,
         mss=peer.mss,
@@ -115,20 +112,4 @@ def _exits(gateway: Gateway, keys: Keys) -> tuple[ExitSettings, ...]:
             mss=place.mss,
             returns=tuple(place.returns.items()),
         ),
-    )
-
-
-def _limits(gateway: Gateway) -> Limits:
-    limits, usual = gateway.limits, Limits()
-    return Limits(
-        connect=limits.connect,
-        idle=limits.idle,
-        unacknowledged=limits.unacknowledged,
-        keepalive=(limits.keepalive, *usual.keepalive[1:]),
-        connections=limits.connections,
-        early_pending=limits.early_pending,
-        early_wait=usual.early_wait,
-        early_rate=limits.early_rate,
-        leg_handshake=limits.leg_handshake,
-        leg_handshakes=limits.leg_handshakes,
     )

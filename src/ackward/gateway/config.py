@@ -1,7 +1,8 @@
 """What a gateway is told: ``gateway.toml``, checked field by field.
 
-The schema is the classes below; docs/gateway.md explains it by example. Everything that names a file or a host is only
-read here; keys are read by :func:`load_keys`, names are resolved by ``names``. Unknown fields are errors.
+The schema is the classes below and those of ``tuning``; docs/gateway.md explains it by example. Everything that names
+a file or a host is only read here; keys are read by :func:`load_keys`, names are resolved by ``names``. Unknown fields
+are errors.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from itertools import combinations, product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,13 +28,14 @@ from pydantic import (
 from ackward.errors import UsageError
 from ackward.gateway.allow import AllowList, read_ports, read_rule
 from ackward.gateway.keys import Key, read_key
-from ackward.gateway.settings import PoolSize, Settings
+from ackward.gateway.settings import Settings
 from ackward.gateway.targets import MOST_TARGETS, MOST_WORKERS
+from ackward.gateway.tuning import Buffers, Limits, Part, PoolSize, Steps
 
 #: A configuration is written by hand.
 _LONGEST_FILE = 1 << 20
 #: The defaults.
-_USUAL, _USUAL_POOL = Settings(), PoolSize()
+_USUAL = Settings()
 
 
 class Endpoint(BaseModel):
@@ -106,36 +109,9 @@ Interface = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.@-]{1,15}$")]  # IFNAMSI
 Congestion = Annotated[str, Field(pattern=r"^[a-z0-9_]{0,15}$")]  # TCP_CA_NAME_MAX; empty: the host's own
 Network = Annotated[str, AfterValidator(_network)]
 SegmentSize = Annotated[int, Field(ge=88, le=32767)]  # TCP_MIN_MSS and MAX_TCP_WINDOW, include/net/tcp.h
-Seconds = Annotated[float, Field(gt=0, le=7 * 86400, allow_inf_nan=False)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-
-
-class Steps(_Part):
-    """What a gateway does beside splitting, each step with a switch of its own; :mod:`~ackward.gateway.settings`."""
-
-    early: StrictBool = _USUAL.steps.early
-    pool: StrictBool = _USUAL.steps.pool
-    window: StrictBool = _USUAL.steps.window
-    splice: StrictBool = _USUAL.steps.splice
-
-
-class Pool(_Part):
-    """Legs that are connected beforehand: at least ``least`` idle ones, more as the load asks, up to ``most``."""
-
-    least: int = Field(_USUAL_POOL.least, ge=1, le=4096)
-    most: int = Field(_USUAL_POOL.most, ge=1, le=16384)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Pool:
-        if self.least > self.most:
-            raise ValueError(f"least ({self.least}) is above most ({self.most})")
-        return self
-
-
-class _Legs(_Part):
+class _Legs(Part):
     """How legs are made, at either end; ``mss``: bytes that a segment carries at most, in both directions."""
 
     congestion: Congestion = ""
@@ -158,10 +134,10 @@ class Peer(_Legs):
     keys: tuple[Path, ...] = Field(min_length=1)
     address: Remote | None = None
     allow: Annotated[AllowList, BeforeValidator(_allow)] = AllowList()
-    pool: Pool = Pool()
+    pool: PoolSize = PoolSize()
 
 
-class Listen(_Part):
+class Listen(Part):
     """Where clients connect: a fixed port (``address``, ``target``), or a whole network (``transparent``).
 
     ``via`` is the peer; without it the gateway connects to the destination itself (one gateway alone). ``answer``:
@@ -212,36 +188,13 @@ class Exit(_Legs):
     returns: Mapping[Network, Interface] = Field(default_factory=dict)
 
 
-class Buffers(_Part):
-    """Bytes that the kernel may hold for one connection, its own overhead included: a slow reader fills all three."""
-
-    near: int = Field(_USUAL.buffers.near, ge=1 << 14, le=1 << 28)
-    leg: int = Field(_USUAL.buffers.leg, ge=1 << 14, le=1 << 28)
-    pipe: int = Field(_USUAL.buffers.pipe, ge=4096, le=1 << 20)
-
-
-class Limits(_Part):
-    """Bounds, seconds where they are times; ``early_*`` and ``leg_*`` hold what strangers can cause, per worker."""
-
-    connect: Seconds = _USUAL.limits.connect
-    idle: Seconds = _USUAL.limits.idle
-    unacknowledged: Seconds = _USUAL.limits.unacknowledged
-    keepalive: int = Field(_USUAL.limits.keepalive[0], ge=1, le=32767)  # MAX_TCP_KEEPIDLE, include/net/tcp.h
-    connections: int = Field(_USUAL.limits.connections, ge=1, le=1_000_000)
-    early_pending: int = Field(_USUAL.limits.early_pending, ge=1, le=1_000_000)
-    early_rate: float = Field(_USUAL.limits.early_rate, gt=0, le=1e6, allow_inf_nan=False)
-    leg_handshake: Seconds = _USUAL.limits.leg_handshake
-    leg_handshakes: int = Field(_USUAL.limits.leg_handshakes, ge=1, le=100_000)
-    drain: Seconds = 60.0
-
-
-class Metrics(_Part):
+class Metrics(Part):
     """Where Prometheus asks; by default nowhere."""
 
     address: Local
 
 
-class Gateway(_Part):
+class Gateway(Part):
     """A whole configuration."""
 
     name: Name = "gateway"
@@ -272,6 +225,7 @@ def _misfits(gateway: Gateway) -> Iterator[str]:
         ):
             yield f"listen.{number}.via: there is no [peer.{listen.via}] with an address"
     yield from _clashes(gateway)
+    yield from _shared_networks(gateway)
     ranges = sum(1 if listen.address else len(listen.ports) for listen in gateway.listen)
     if ranges > MOST_TARGETS:
         yield (
@@ -299,6 +253,23 @@ def _clashes(gateway: Gateway) -> Iterator[str]:
         seen.append((part, place))
 
 
+def _shared_networks(gateway: Gateway) -> Iterator[str]:
+    """Transparent listeners that one connection may be for: the kernel would give it to the first of them."""
+    places = [(f"listen.{number}", listen) for number, listen in enumerate(gateway.listen)]
+    for (earlier, one), (part, other) in combinations(places, 2):
+        if (
+            one.transparent
+            and other.transparent
+            and one.interface == other.interface
+            and one.transparent.overlaps(other.transparent)
+            and any(max(a[0], b[0]) <= min(a[-1], b[-1]) for a, b in product(one.ports, other.ports))
+        ):
+            yield (
+                f"{part}.transparent: {other.transparent} at {other.interface} overlaps {earlier}.transparent "
+                f"({one.transparent}): divide the networks, or the ports"
+            )
+
+
 def _overlap(one: Endpoint, other: Endpoint) -> bool:
     """Whether a connection may be for both. A listener on [::] takes no IPv4 here (IPV6_V6ONLY)."""
     first, second = ip_address(one.host), ip_address(other.host)
@@ -320,15 +291,23 @@ def load(path: Path) -> Gateway:
     except OSError as error:
         raise UsageError(
             f"{path} cannot be read: {error.strerror}",
-            consequence="the gateway does not start",
+            consequence="nothing was changed",
             next_step="docs/gateway.md shows a configuration",
         ) from error
     if len(text) > _LONGEST_FILE:
-        raise UsageError(f"{path} is longer than 1 MiB", next_step="name a gateway.toml")
+        raise UsageError(
+            f"{path} is longer than 1 MiB",
+            consequence="nothing was changed",
+            next_step="name a gateway.toml: docs/gateway.md shows one",
+        )
     try:
         given = tomllib.loads(text.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is no TOML: {error}", next_step="docs/gateway.md shows one") from error
+        raise UsageError(
+            f"{path} is no TOML: {error}",
+            consequence="nothing was changed",
+            next_step="docs/gateway.md shows a configuration",
+        ) from error
     return check(given, path)
 
 

@@ -121,7 +121,11 @@ class Control:
         """Refuse to run beside a gateway of the same name that lives."""
         try:
             if not stat.S_ISSOCK(self._path.lstat().st_mode):
-                raise UsageError(f"{self._path} is no socket", next_step="remove it, or choose another name")
+                raise UsageError(
+                    f"{self._path} is no socket",
+                    consequence="nothing was started",
+                    next_step="remove it, or give the gateway another `name`",
+                )
         except FileNotFoundError:
             return
         if not _lives(self._path):
@@ -181,6 +185,7 @@ def ask(name: str | None, what: str) -> dict[str, Any]:
             known = ", ".join(running()) or "none"
             raise UnknownName(
                 f"no gateway named {name!r} runs here (seen: {known})",
+                consequence="nothing is known of it",
                 next_step="`ackward gateway run --config gateway.toml` starts one",
             ) from error
         except PermissionError as error:
@@ -207,6 +212,12 @@ def _only() -> str:
         return names[0]
     if not names:
         raise UnknownName(
-            "no gateway runs here", next_step="`ackward gateway run --config gateway.toml` starts one"
+            "no gateway runs here",
+            consequence="none was asked",
+            next_step="`ackward gateway run --config gateway.toml` starts one",
         )
-    raise UsageError(f"several gateways run here: {', '.join(names)}", next_step="name one of them")
+    raise UsageError(
+        f"several gateways run here: {', '.join(names)}",
+        consequence="none was asked",
+        next_step="name one of them",
+    )

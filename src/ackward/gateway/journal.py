@@ -2,7 +2,7 @@
 
 Workers hand lines to the supervisor over a datagram socket and never wait for it: a terminal that was stopped, or a
 full pipe, must not hold up connections. How many lines found no room is told as soon as there is some. Names from
-outside are made visible (:mod:`ackward.report.names`): no line of the log can be forged by somebody else's name.
+outside are made visible (:mod:`ackward.model.names`): no line of the log can be forged by somebody else's name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ackward.gateway.allow import AllowList
 from ackward.gateway.protocol import LegFailed
 from ackward.gateway.protocol_messages import Open
 from ackward.gateway.settings import Address, ConnectionRecord, LegFailure, StuckRecord
-from ackward.report.names import visible
+from ackward.model.names import visible
 
 #: How many different complaints are told apart between two counts.
 MOST_COMPLAINTS = 256

@@ -17,6 +17,7 @@ from ackward.gateway.protocol_messages import KEY_SIZE, key_id
 
 #: More is no key file.
 _LONGEST_FILE = 1024
+_UNUSABLE = "legs of this peer could not be authenticated"
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,17 @@ def read_key(path: Path) -> Key:
     except OSError as error:
         raise UsageError(
             f"the key file {path} cannot be read: {error.strerror}",
-            consequence="legs of this peer could not be authenticated",
+            consequence=_UNUSABLE,
             next_step=f"make one with `ackward gateway key {path}` and copy it to the other gateway",
         ) from error
     mode = os.fstat(descriptor)
     if not stat.S_ISREG(mode.st_mode):
         os.close(descriptor)
-        raise UsageError(f"the key file {path} is no regular file", next_step="name a file")
+        raise UsageError(
+            f"the key file {path} is no regular file",
+            consequence=_UNUSABLE,
+            next_step="name a file that `ackward gateway key` made",
+        )
     with os.fdopen(descriptor, "rb") as file:
         if mode.st_mode & 0o077 or mode.st_uid not in (0, os.geteuid()):
             raise Refused(
@@ -67,7 +72,8 @@ def read_key(path: Path) -> Key:
     if len(secret) != KEY_SIZE:
         raise UsageError(
             f"the key file {path} does not hold {2 * KEY_SIZE} hexadecimal digits",
-            next_step=f"make one with `ackward gateway key {path}`",
+            consequence=_UNUSABLE,
+            next_step=f"move it away, make one with `ackward gateway key {path}` and copy it to the other gateway",
         )
     return Key(secret, path)
 

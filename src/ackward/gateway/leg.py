@@ -14,7 +14,7 @@ from ackward.gateway.initiator import Initiator, Session
 from ackward.gateway.loop import READ, WRITE
 from ackward.gateway.protocol import Answered, LegFailed, Ready, Retired
 from ackward.gateway.protocol_messages import Open, Result
-from ackward.gateway.relay import QUIET, Gate, Refusal
+from ackward.gateway.relay import QUIET, Gate, NoConnection
 from ackward.gateway.resources import Resources
 from ackward.gateway.settings import End, PeerSettings
 from ackward.gateway.sockets import Socket, connecting, error_of, set_keepalive
@@ -187,9 +187,9 @@ class LegAttempt:
         try:
             if self.answered or not self._gate():
                 return
-        except Refusal as refusal:
+        except NoConnection as reason:
             self._drop()
-            self._fail(refusal.end)
+            self._fail(reason.end)
             return
         self.answered = True
         # What follows is payload: it waits in the socket for whoever takes it.
@@ -248,7 +248,7 @@ class LegAttempt:
 
 
 def answered(sock: Socket, initiator: Initiator) -> bool:
-    """Read on until the ANSWER is there. Raises :class:`Refusal`."""
+    """Read on until the ANSWER is there. Raises :class:`NoConnection`."""
     while initiator.wanted:
         try:
             data = sock.recv(initiator.wanted)
@@ -256,9 +256,9 @@ def answered(sock: Socket, initiator: Initiator) -> bool:
         except BlockingIOError:
             return False
         except (OSError, LegFailed) as error:
-            raise Refusal(End.LEG_LOST) from error
+            raise NoConnection(End.LEG_LOST) from error
         if not data:
-            raise Refusal(End.LEG_LOST)
+            raise NoConnection(End.LEG_LOST)
         if isinstance(event, Answered) and event.result is not Result.CONNECTED:
-            raise Refusal(ENDS_OF_RESULTS[event.result])
+            raise NoConnection(ENDS_OF_RESULTS[event.result])
     return True

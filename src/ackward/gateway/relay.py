@@ -245,12 +245,12 @@ class CopyingDirection(Direction):
 
 
 #: What stands before the far side's payload: called when the far side can be read, until it says that payload
-#: follows. Raises :class:`Refusal`.
+#: follows. Raises :class:`NoConnection`.
 Gate = Callable[[], bool]
 
 
-class Refusal(Exception):
-    """The far side told that there will be no connection, and why."""
+class NoConnection(Exception):
+    """There will be no connection to the far side, and why."""
 
     def __init__(self, end: End) -> None:
         self.end = end
@@ -330,8 +330,8 @@ class Relay:
         except Lost as lost:
             self.abort(lost.end)
             return
-        except Refusal as refusal:
-            self.abort(refusal.end)
+        except NoConnection as reason:
+            self.abort(reason.end)
             return
         except OSError:
             self.abort(End.BUSY)  # no descriptors are left for a pipe

@@ -32,7 +32,7 @@ from ackward.gateway.notices import notices
 from ackward.gateway.processes import Supervisor
 from ackward.gateway.settings import Address
 from ackward.model.gateway_status import GatewayStatus, ListenerStatus, PeerStatus, WorkerStatus
-from ackward.report.names import visible
+from ackward.model.names import visible
 
 #: How often the workers are looked at, seconds.
 _BEAT = 0.5

@@ -1,4 +1,4 @@
-"""What a gateway is told: plain frozen values. ``config.py`` makes them from a file or flags, and checks them.
+"""What a gateway's workers are told: frozen values. ``assembling`` makes them from a configuration that was checked.
 
 Addresses are numeric: names are resolved by the supervisor, never by a worker, whose loop nothing may hold up.
 """
@@ -6,13 +6,15 @@ Addresses are numeric: names are resolved by the supervisor, never by a worker, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from ackward.gateway import tuning
 from ackward.gateway.protocol import LegFailed
 from ackward.gateway.protocol_messages import Open
 from ackward.gateway.responder import Known
+from ackward.gateway.tuning import Buffers, PoolSize, Steps
 from ackward.gateway.unacknowledged import Unacknowledged
 
 #: A numeric IP address and a port.
@@ -107,43 +109,12 @@ class Hooks(Protocol):
         """Tell what was only counted since this was called last: now and then, and at the end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Steps:
-    """The talk's steps, each its own switch. Splitting itself is what a gateway is."""
+class Limits(tuning.Limits):
+    """Times in seconds, also those that no configuration has; ``keepalive_*`` as TCP_KEEPINTVL and TCP_KEEPCNT."""
 
-    early: bool = True
-    pool: bool = True
-    window: bool = True
-    splice: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Buffers:
-    """Bytes that the kernel may hold for one connection, its own overhead included.
-
-    The receive buffer of one leg, a pipe and the send buffer of the other are what a slow reader can fill: together
-    less than 8 MB.
-    """
-
-    near: int = 2_000_000
-    leg: int = 4_900_000
-    pipe: int = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Times in seconds. ``early_*`` bound what SYNs alone can cause, per worker."""
-
-    connect: float = 5.0
-    idle: float = 3600.0
-    unacknowledged: float = 120.0
-    keepalive: tuple[int, int, int] = (60, 10, 6)  # idle, interval, probes: TCP_KEEP*
-    connections: int = 50_000
-    early_pending: int = 1_024
-    early_wait: float = 3.0
-    early_rate: float = 2_000.0
-    leg_handshake: float = 5.0
-    leg_handshakes: int = 4_096
+    early_wait: tuning.Seconds = 3.0
+    keepalive_interval: int = 10
+    keepalive_probes: int = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,21 +154,13 @@ Listener = FixedListener | TransparentListener
 
 
 @dataclass(frozen=True, slots=True)
-class PoolSize:
-    """Idle legs that one worker keeps: at least, and at most when the load asks for more."""
-
-    least: int = 4
-    most: int = 256
-
-
-@dataclass(frozen=True, slots=True)
 class PeerSettings:
     """The gateway at the far end of legs. ``key`` is the one that we use."""
 
     name: str
     address: Address
     key: bytes
-    pool: PoolSize = PoolSize()
+    pool: PoolSize = field(default_factory=PoolSize)
     congestion: str = ""  # empty: the host's default
     mptcp: bool = False
     mss: int | None = None  # bytes; None: as the kernel finds it
@@ -227,8 +190,8 @@ class Settings:
     listeners: tuple[Listener, ...] = ()
     peers: tuple[PeerSettings, ...] = ()
     exits: tuple[ExitSettings, ...] = ()
-    steps: Steps = Steps()
-    buffers: Buffers = Buffers()
-    limits: Limits = Limits()
+    steps: Steps = field(default_factory=Steps)
+    buffers: Buffers = field(default_factory=Buffers)
+    limits: Limits = field(default_factory=Limits)
     workers: int = 1
     segments: int = 1000

@@ -83,11 +83,10 @@ def set_urgent_options(sock: Socket) -> None:
 
 def set_keepalive(sock: Socket, limits: Limits) -> None:
     """Notice a peer that has vanished. Short connections end before that matters: they are spared these calls."""
-    idle, interval, probes = limits.keepalive
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, probes)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, limits.keepalive)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, limits.keepalive_interval)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, limits.keepalive_probes)
 
 
 def set_congestion(sock: Socket, name: str) -> None:
@@ -180,7 +179,11 @@ def _not_listening(error: OSError, address: Address) -> Exception:
         )
     if error.errno in (errno.EACCES, errno.EPERM):
         return PrivilegeMissing.for_this_command(f"{where} may not be listened on", consequence=started)
-    return Unavailable(f"{where} cannot be listened on ({error.strerror or error})", consequence=started)
+    return Unavailable(
+        f"{where} cannot be listened on ({error.strerror or error})",
+        consequence=started,
+        next_step="choose another address, or leave out what this host lacks: docs/gateway.md lists every field",
+    )
 
 
 def be_transparent(sock: Socket, family: int) -> None:

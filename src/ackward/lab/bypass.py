@@ -110,7 +110,11 @@ def _qperf(hosts: TwoHosts, settings: Mapping[str, Any], test: str, size: int, _
     )
     told = re.search(r"(?:latency|bw)\s*=\s*([\d.,]+) (\w+)", done.stdout)
     if done.returncode != 0 or told is None:
-        raise Unavailable(f"`{' '.join(argv)}` failed: {(done.stderr or done.stdout).strip()}")
+        raise Unavailable(
+            f"`{' '.join(argv)}` failed: {(done.stderr or done.stdout).strip()}",
+            consequence="the document's table cannot be made",
+            next_step=f"{programs.AGAIN}; --set sizes= goes without the table",
+        )
     units = _NANOSECONDS if test == "tcp_lat" else _BITS
     return float(told[1].replace(",", "")) * units[told[2]]
 

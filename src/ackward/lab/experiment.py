@@ -44,7 +44,7 @@ class Reported(Protocol):
 
 
 @dataclass(frozen=True)
-class Told:
+class ReportAnswer:
     """An answer that ``ackward.report`` tells: ``NAME_page`` renders its page, ``NAME_table`` its view."""
 
     report: Reported

@@ -94,6 +94,7 @@ def started(host: Namespace, argv: Sequence[str], port: int, directory: Path) ->
                     raise Unavailable(
                         f"`{argv[0]}` did not start: {(directory / 'log').read_text(errors='replace')[-300:].strip()}",
                         consequence="nothing was measured",
+                        next_step=programs.AGAIN,
                     )
                 time.sleep(0.01)
             yield
@@ -123,7 +124,11 @@ def run(host: Namespace, argv: Sequence[str], limit: float) -> str:
         check=False,
     )
     if done.returncode != 0:
-        raise Unavailable(f"`{' '.join(argv)}` failed: {(done.stderr or done.stdout).strip()[-300:]}")
+        raise Unavailable(
+            f"`{' '.join(argv)}` failed: {(done.stderr or done.stdout).strip()[-300:]}",
+            consequence="its server cannot be measured",
+            next_step=programs.AGAIN,
+        )
     return done.stdout
 
 

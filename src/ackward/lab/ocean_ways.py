@@ -193,6 +193,7 @@ def _started(stack: ExitStack, host: Namespace, argv: list[str], ready: Callable
             raise Unavailable(
                 f"`{' '.join(argv)}` did not start: {complaint[-500:]}",
                 consequence="this way across the ocean cannot be measured",
+                next_step=f"{programs.AGAIN}; --set ways= names the ways to go",
             )
         time.sleep(0.02)
 

@@ -13,6 +13,9 @@ from contextlib import contextmanager
 from ackward.errors import Unavailable
 from ackward.kernel.namespaces import Namespace, command_inside
 
+#: The next step where a program says itself what is wrong.
+AGAIN = "remove the cause that it names, and run this again; without one, on a quieter machine"
+
 
 def inside(host: Namespace, argv: Sequence[str]) -> list[str]:
     """The command line that runs ``argv`` in ``host``, killed by the kernel when the thread that started it ends.
@@ -50,7 +53,7 @@ def finish(process: subprocess.Popen[str], seconds: float) -> tuple[str, str]:
 
 @contextmanager
 def ready(
-    host: Namespace, module: str, *arguments: str, name: str, consequence: str, next_step: str = ""
+    host: Namespace, module: str, *arguments: str, name: str, consequence: str, next_step: str = AGAIN
 ) -> Iterator[None]:
     """The same, once it is ready, until the end. Raises :class:`Unavailable` with ``name`` and its complaint."""
     process = start(host, module, *arguments)

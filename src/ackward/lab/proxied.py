@@ -95,6 +95,7 @@ def _listening(host: Namespace, command: list[str], port: int) -> Iterator[None]
                 raise Unavailable(
                     f"{command[0]} did not start to listen on port {port}: {process.stderr.read().strip()}",
                     consequence="nothing was measured",
+                    next_step=programs.AGAIN,
                 )
             time.sleep(0.01)
         yield

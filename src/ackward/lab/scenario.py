@@ -92,6 +92,7 @@ def read_settings(
         if not equals or key not in readers:
             raise UsageError(
                 f"--set {setting!r} means nothing to {name}",
+                consequence="nothing was run",
                 next_step=f"use key=value with one of {', '.join(readers)}",
             )
         try:
@@ -99,7 +100,9 @@ def read_settings(
         except (ValueError, KeyError) as error:
             usual = str(error) if isinstance(error, OutOfRange) else "give a number"
             raise UsageError(
-                f"--set {setting!r}: {value!r} is no value for {key}", next_step=hints.get(key, usual)
+                f"--set {setting!r}: {value!r} is no value for {key}",
+                consequence="nothing was run",
+                next_step=hints.get(key, usual),
             ) from error
     return given
 

@@ -35,7 +35,11 @@ def tcpdump(host: Namespace, interface: str, path: Path, port: int) -> Iterator[
         while line and "listening on" not in line:
             line = process.stderr.readline()
         if not line:
-            raise Unavailable("tcpdump did not start", consequence="nothing was captured")
+            raise Unavailable(
+                "tcpdump did not start",
+                consequence="nothing was captured",
+                next_step="see what `tcpdump -i lo -c 1` says as root",
+            )
         yield
         _wait_until_quiet(path)
         process.send_signal(signal.SIGINT)

@@ -40,10 +40,10 @@ def bypass_scope(
     return BypassScope(
         ports=sockets.ports,
         to=sockets.to,
-        source=None if source is None else _network(source, "--from"),
+        source=None if source is None else str(network(source, "--from")),
         cgroup=sockets.cgroup,
         excluded_ports=tuple(port_range(part) for part in excluded if _is_ports(part)),
-        excluded_networks=tuple(_network(part, "--exclude") for part in excluded if not _is_ports(part)),
+        excluded_networks=tuple(str(network(part, "--exclude")) for part in excluded if not _is_ports(part)),
         accepted=tuple(_hazards(name for text in accept for name in text.split(","))),
         joins="learned" if learn else "all",
     )
@@ -51,14 +51,6 @@ def bypass_scope(
 
 def _is_ports(text: str) -> bool:
     return text.replace("-", "").isdigit()
-
-
-def _network(text: str, option: str) -> str:
-    try:
-        return str(network(text, option))
-    except UsageError as error:
-        error.consequence = "nothing was changed"
-        raise
 
 
 def _hazards(names: Iterable[str]) -> list[Hazard]:

@@ -23,7 +23,7 @@ from ackward.model.plan import Plan, Receipt
 from ackward.model.report import Capture, CauseTotal, Report
 from ackward.model.scopes import BypassScope
 from ackward.model.verdict import Result, Verdict
-from ackward.remedies.bypass.pinned import Pinned
+from ackward.remedies.bypass.pinned import PinnedEngine
 from ackward.remedies.bypass.rules import Counters
 from ackward.remedies.bypass.words import kept_out
 from ackward.remedies.transaction import find
@@ -131,7 +131,7 @@ class CallMeter:
 
 def _counters(receipt: Receipt) -> Counters:
     try:
-        with Pinned(receipt.id, receipt.namespace.cookie or 0).engine() as engine:
+        with PinnedEngine(receipt.id, receipt.namespace.cookie or 0).engine() as engine:
             return engine.counters()
     except FileNotFoundError as error:
         raise Refused(

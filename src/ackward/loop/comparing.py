@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from ackward.capture.sources import printable
 from ackward.errors import UsageError
 from ackward.loop.analyzing import analyze
 from ackward.model.comparison import Comparison, Side
 from ackward.model.lab import LabReport
+from ackward.model.names import visible
 from ackward.model.report import Report
 from ackward.verify.compare import compare as judge
 from ackward.verify.reports import changes, sample
@@ -57,6 +57,7 @@ def _seen(path: Path, port: int | None, host: str | None) -> _Seen:
         if port is not None or host is not None:
             raise UsageError(
                 f"{path} is a report, of which no connections can be chosen any more",
+                consequence="nothing was compared",
                 next_step="leave out --port and --host, or compare captures",
             )
         report, basis = _load(path), "quantiles"
@@ -78,7 +79,7 @@ def _seen(path: Path, port: int | None, host: str | None) -> _Seen:
         )
     side = Side.model_validate(
         {
-            "source": printable(str(path)),
+            "source": visible(str(path)),
             "basis": basis,
             "exchanges": report.exchanges,
             "elapsed_ns": report.elapsed_ns,
@@ -99,9 +100,15 @@ def _load(path: Path) -> Report:
     try:
         document = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path} cannot be read as JSON ({error})", next_step=AGAIN) from error
+        raise UsageError(
+            f"{path} cannot be read as JSON ({error})", consequence="nothing was compared", next_step=AGAIN
+        ) from error
     if "error" in document:
-        raise UsageError(f"{path} holds an error and no report: {document.get('missing')}", next_step=AGAIN)
+        raise UsageError(
+            f"{path} holds an error and no report: {document.get('missing')}",
+            consequence="nothing was compared",
+            next_step=AGAIN,
+        )
     try:
         return (LabReport if "scenario" in document else Report).model_validate(document)
     except ValidationError as error:
@@ -109,5 +116,6 @@ def _load(path: Path) -> Report:
         place = ".".join(map(str, fault["loc"]))
         raise UsageError(
             f"{path} is no report of this version ({place + ': ' if place else ''}{fault['msg']})",
+            consequence="nothing was compared",
             next_step=AGAIN,
         ) from error

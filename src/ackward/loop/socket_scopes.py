@@ -37,7 +37,9 @@ def socket_scope(
         looked_up = scope_of(cgroup=cgroup)
         started = start_time_of(pid) if pid is not None else None
         if pid is not None and started is None:
-            raise UnknownName(f"there is no process {pid}", next_step="look it up with `pgrep`")
+            raise UnknownName(
+                f"there is no process {pid}", consequence=_UNCHANGED, next_step="look it up with `pgrep`"
+            )
         return SocketScope(
             ports=port_range(str(port)) if port is not None else None,
             to=str(network(to)) if to is not None else None,

@@ -24,7 +24,7 @@ from ackward.loop.suspicion import suspects, worst_first
 from ackward.loop.watching import scope_of
 from ackward.model.report import Process
 from ackward.model.sockets import Socket, SocketNamespace, SocketReport, Timer
-from ackward.report.units import plural
+from ackward.model.units import plural
 
 #: As `ss` has it: connections that carry or carried data. TIME_WAIT and SYN_RECV have no ACK state.
 NOT_CONNECTED = frozenset(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from ackward.model.sockets import Socket, Suspect, Suspicion
 from ackward.model.tcp_constants import DELACK_MIN_NS
-from ackward.report.units import duration, plural, size
+from ackward.model.units import duration, plural, size
 
 _RANK = {suspicion: rank for rank, suspicion in enumerate(Suspicion)}
 #: Ages are told in ticks of up to 10 ms (HZ=100).

@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ackward.capture.sources import LONGEST_MAGIC, printable
+from ackward.capture.sources import LONGEST_MAGIC
 from ackward.errors import Refused
+from ackward.model.names import visible
 
 
 def spare_capture(path: Path) -> None:
@@ -29,7 +30,7 @@ def spare_capture(path: Path) -> None:
         if not begins_like_capture(file.read(LONGEST_MAGIC)):
             return
     raise Refused(
-        f"{printable(str(path))} begins like a capture",
+        f"{visible(str(path))} begins like a capture",
         consequence="nothing was done; a capture is never replaced",
         next_step="choose another name, or remove that file first",
     )

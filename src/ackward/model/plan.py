@@ -51,7 +51,7 @@ class Refusal(Model):
 
     reason: str
     consequence: str = "nothing was changed"
-    next_step: str = ""
+    next_step: str
 
     def as_error(self) -> Refused:
         """The refusal as the exception that a command raises."""

@@ -160,7 +160,10 @@ class FastExchanges:
 
 @dataclass(frozen=True)
 class SocketFacts:
-    """One end of a flow as its own host knows it."""
+    """One end of a flow as its own host knows it.
+
+    ``is_client`` is a fact where ``role_seen``, that is where the handshake was; else it is inferred.
+    """
 
     flow: int
     local: Endpoint

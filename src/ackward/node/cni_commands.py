@@ -15,7 +15,7 @@ from ackward import remedies
 from ackward.node.annotations import ours
 from ackward.node.cni import CniError, Code, Command, Invocation, parse, version_of
 from ackward.node.cni_missed import Missed
-from ackward.node.pods import Attachment, Outcome, Pod, Pods
+from ackward.node.pods import Attachment, Outcome, PodReference, Pods
 from ackward.node.wire import Answer, Request
 
 
@@ -144,12 +144,12 @@ def _attachment(invocation: Invocation) -> Attachment:
     )
 
 
-def _pod(invocation: Invocation) -> Pod | None:
+def _pod(invocation: Invocation) -> PodReference | None:
     """As the runtime names it in CNI_ARGS; other users of CNI have none."""
     args = invocation.args
     if "K8S_POD_NAME" not in args:
         return None
-    return Pod(
+    return PodReference(
         namespace=args.get("K8S_POD_NAMESPACE", ""),
         name=args["K8S_POD_NAME"],
         uid=args.get("K8S_POD_UID", ""),

@@ -160,7 +160,11 @@ def _in_our_words() -> Iterator[None]:
         raise
     except ApiError as error:
         if error.status.code == HTTPStatus.GONE:
-            raise _Gone("the watch is too old to go on") from error
+            raise _Gone(
+                "the API server no longer tells what changed since the last list",
+                consequence="pods that change now are seen with the next list",
+                next_step="it is listed again",
+            ) from error
         raise Unavailable(
             f"the API server refused: {error.status.message or error.status.reason or error.status.code}",
             consequence="pods that change now are not seen",

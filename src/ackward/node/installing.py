@@ -106,7 +106,7 @@ def uninstall_node(places: Places, *, keep_binary: bool) -> list[str]:
         raise PartlyChanged(
             error.missing,
             consequence="the entry may still be in the list, so the binary stays: no pod could start without it",
-            next_step=error.next_step or "see above, then `ackward node uninstall` again",
+            next_step=error.next_step,
         ) from error
     if marker.remove(places.marker):
         done.append(f"{places.marker} removed")

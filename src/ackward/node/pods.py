@@ -24,7 +24,7 @@ from ackward.kernel.namespaces import CLONE_NEWNET, Namespace, call_inside, reso
 from ackward.model.plan import NamespaceIdentity, Receipt, Refusal, State
 from ackward.model.report import Model
 from ackward.model.scopes import BypassScope, Scope, SocketScope
-from ackward.node.annotations import Asked, Wanted, wanted
+from ackward.node.annotations import PREFIX, Asked, Wanted, wanted
 from ackward.node.pods_cgroup import cgroup_of
 from ackward.remedies.pods_on_record import ATTACHMENTS, RECORD
 from ackward.remedies.receipts import Receipts
@@ -41,7 +41,7 @@ _MOST_BYPASSED = 32
 _NS_GET_NSTYPE = 0xB703  # include/uapi/linux/nsfs.h
 
 
-class Pod(Model):
+class PodReference(Model):
     """A pod by its Kubernetes names, as far as the runtime told them."""
 
     namespace: str = ""
@@ -64,7 +64,7 @@ class Attachment(Model):
     ifname: str
     netns: str = Field(description="the path of its network namespace")
     network: str = ""
-    pod: Pod | None = None
+    pod: PodReference | None = None
     annotations: dict[str, str] = Field(default_factory=dict)
     identity: NamespaceIdentity | None = None
 
@@ -272,7 +272,11 @@ def _together(one: Outcome, other: Outcome) -> Outcome:
 def _namespace(path: str) -> Namespace:
     """The network namespace that a runtime names; raises :class:`UnknownName` if it is none (any more)."""
     if not path.startswith("/"):
-        raise UnknownName(f"{path!r} is no absolute path", consequence="nothing was done")
+        raise UnknownName(
+            f"{path!r} is no absolute path",
+            consequence="nothing was done",
+            next_step="the runtime names it from / on (CNI_NETNS): see its log",
+        )
     namespace = resolve(path)
     descriptor = os.open(namespace.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -280,7 +284,11 @@ def _namespace(path: str) -> Namespace:
     finally:
         os.close(descriptor)
     if kind != CLONE_NEWNET:
-        raise UnknownName(f"{path} is a namespace, but none of the network", consequence="nothing was done")
+        raise UnknownName(
+            f"{path} is a namespace, but none of the network",
+            consequence="nothing was done",
+            next_step="the runtime names the pod's network namespace (CNI_NETNS): see its log",
+        )
     return namespace
 
 
@@ -290,6 +298,7 @@ def _enterable(attachment: Attachment) -> Namespace:
         raise Refused(
             f"{attachment.netns} is the node's own network namespace",
             consequence="what a pod asks for is not done to the node; nothing was changed",
+            next_step="run `ackward fix` on the node if it shall have the same",
         )
     return namespace
 
@@ -308,6 +317,7 @@ def _require_room() -> None:
         raise Refused(
             f"{_MOST_BYPASSED} bypasses are in force on this node already",
             consequence="the kernel allows 64 such hooks, ours and others'; this pod's connections stay on TCP",
+            next_step=f"take {PREFIX}bypass off a pod that can do without, or let this one run on another node",
         )
 
 

@@ -8,7 +8,7 @@ from ackward.errors import AckwardError, Unavailable, UnknownName
 from ackward.kernel import cri
 from ackward.model.pods import Sandbox
 from ackward.node.annotations import ours, wanted
-from ackward.node.pods import Attachment, Pod
+from ackward.node.pods import Attachment, PodReference
 
 #: Kubernetes gives each pod one network, and runtimes call its interface so.
 IFNAME = "eth0"
@@ -47,6 +47,7 @@ def unmet(
                 Unavailable(
                     f"{sandbox.pod} cannot be looked at ({type(error).__name__}: {error})",
                     consequence="this pod is left as it is",
+                    next_step="it is looked at again soon; report it if that fails too",
                 )
             )
         else:
@@ -70,6 +71,6 @@ def _unmet(
         container_id=sandbox.id,
         ifname=record.ifname if record else IFNAME,
         netns=str(netns),
-        pod=Pod(namespace=sandbox.namespace, name=sandbox.name, uid=sandbox.uid),
+        pod=PodReference(namespace=sandbox.namespace, name=sandbox.name, uid=sandbox.uid),
         annotations=asked,
     )

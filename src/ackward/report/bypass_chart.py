@@ -8,8 +8,8 @@ from xml.etree import ElementTree as ET
 
 from ackward.model.bypass_lab import BypassReport
 from ackward.model.causes import Cause
+from ackward.model.units import ratio
 from ackward.report import palette
-from ackward.report.units import ratio
 
 _LEFT, _WIDTH, _RIGHT = 92.0, 560.0, 120.0
 _ROW, _BAR, _TOP = 26.0, 14.0, 22.0

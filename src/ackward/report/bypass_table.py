@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ackward.model.bypass_lab import BypassReport, Message, Pairs, ServerLoad
-from ackward.report.units import count, duration, ratio, size
+from ackward.model.units import count, duration, ratio, size
 
 MESSAGES = ("message", "TCP latency", "bypass", "of TCP", "TCP bandwidth", "bypass", "of TCP")
 SERVERS = ("server", "TCP requests/s", "bypass", "of TCP", "failed", "past the stack")

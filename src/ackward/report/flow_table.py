@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ackward.model import names, units
 from ackward.model.report import FlowSummary
-from ackward.report import names, units
+from ackward.report import summary
 
 #: Rows that stand in the page itself and are there without its script.
 PLAIN_ROWS = 200
@@ -56,9 +57,9 @@ def table_of(flows: Sequence[FlowSummary]) -> FlowTable:
     ordered = sorted(flows, key=lambda flow: -flow.elapsed_ns)
     columns = [
         _texts("Client", [flow.client for flow in ordered], kind="name"),
-        _texts("Its process", [names.owner(flow.client_process) for flow in ordered], kind="name"),
+        _texts("Its process", [summary.owner(flow.client_process) for flow in ordered], kind="name"),
         _texts("Server", [flow.server for flow in ordered], kind="name"),
-        _texts("Its process", [names.owner(flow.server_process) for flow in ordered], kind="name"),
+        _texts("Its process", [summary.owner(flow.server_process) for flow in ordered], kind="name"),
         _texts("Worst cause", [str(flow.worst_cause or "") for flow in ordered], kind="cause"),
         _numbers("Time", [flow.elapsed_ns for flow in ordered], units.duration),
         _numbers("Exchanges", [flow.exchanges for flow in ordered], units.count),

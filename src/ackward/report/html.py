@@ -16,10 +16,11 @@ from collections.abc import Sequence
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ackward.model import names, units
 from ackward.model.causes import End
 from ackward.model.report import Finding, Report
 from ackward.model.verdict import Phase, Verdict
-from ackward.report import flow_table, ladder, names, palette, sequence, summary, units
+from ackward.report import flow_table, ladder, palette, sequence, summary
 
 #: Findings whose cards are open when the page opens.
 OPEN_FINDINGS = 3
@@ -72,7 +73,7 @@ def _card(finding: Finding, number: int) -> dict[str, object]:
         {
             "end": end,
             "address": finding.client if end is End.CLIENT else finding.server,
-            "owner": names.owner(finding.client_process if end is End.CLIENT else finding.server_process),
+            "owner": summary.owner(finding.client_process if end is End.CLIENT else finding.server_process),
             "role": summary.role(finding, end),
         }
         for end in End

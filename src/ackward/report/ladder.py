@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from xml.etree import ElementTree as ET
 
+from ackward.model import names, units
 from ackward.model.causes import Cause, End
 from ackward.model.report import Ladder, LadderStep, Stall
-from ackward.report import names, units
 
 FLIGHT = 30.0
 LEAST = 4.0

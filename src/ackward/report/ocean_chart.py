@@ -7,8 +7,8 @@ from xml.etree import ElementTree as ET
 
 from ackward.model.causes import Cause
 from ackward.model.ocean import Transfer
+from ackward.model.units import duration
 from ackward.report import palette
-from ackward.report.units import duration
 
 _LEFT, _WIDTH, _RIGHT = 74.0, 620.0, 150.0
 _ROW, _BAR, _TOP = 30.0, 16.0, 8.0

@@ -7,9 +7,9 @@ import base64
 from markupsafe import Markup
 
 from ackward.model.ocean import Crossing, OceanReport
+from ackward.model.units import size
 from ackward.report import ocean_chart, ocean_table, split_ladder
 from ackward.report.html import environment, policy, source
-from ackward.report.units import size
 
 
 def render(report: OceanReport) -> str:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ackward.model.ocean import Crossing, Moments, OceanReport, Transfer, Way
-from ackward.report.units import duration, size
+from ackward.model.units import duration, size
 
 MEANING = {
     Way.DIRECT: "one connection from end to end",

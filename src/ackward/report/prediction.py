@@ -8,8 +8,9 @@ from rich.constrain import Constrain
 from rich.table import Table
 from rich.text import Text
 
+from ackward.model import units
 from ackward.model.prediction import AckPrediction, Round
-from ackward.report import palette, prediction_ladder, units
+from ackward.report import palette, prediction_ladder
 from ackward.report.terminal import WIDEST
 
 #: Rounds that are listed; alike ones in a row are one line.

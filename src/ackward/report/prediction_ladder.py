@@ -8,10 +8,11 @@ from xml.etree import ElementTree as ET
 from rich.table import Table
 from rich.text import Text
 
+from ackward.model import units
 from ackward.model.causes import Cause, End
 from ackward.model.prediction import AckPrediction
 from ackward.model.report import LadderStep
-from ackward.report import ladder, palette, units
+from ackward.report import ladder, palette
 
 _PAGE_RULES = "\nsvg { background: var(--paper); }\n"
 

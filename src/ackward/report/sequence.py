@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ackward.model import names, units
 from ackward.model.causes import Cause
 from ackward.model.sequence import SequencePlot
-from ackward.report import names, units
 
 #: Columns that say the same of every row are not written.
 _USUAL = {"merged": 1, "window": None}

@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 from rich.style import Style
 
-from ackward.report import names
+from ackward.model import names
 
 _INDENT = "  "
 

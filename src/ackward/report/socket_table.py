@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from rich.cells import cell_len, chop_cells
 
+from ackward.model import names, units
 from ackward.model.sockets import Socket, SocketReport
-from ackward.report import names, units
 
 _GAP = " "
 #: No column is folded below this: with four that fold, 120 columns are enough for all.

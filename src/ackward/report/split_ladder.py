@@ -10,9 +10,10 @@ from __future__ import annotations
 from itertools import accumulate
 from xml.etree import ElementTree as ET
 
+from ackward.model import units
 from ackward.model.causes import Cause
 from ackward.model.split import MEANING, Hop, HopKind, Ladder, SplitPrediction
-from ackward.report import palette, units
+from ackward.report import palette
 from ackward.report.ladder import Label, place
 
 LEAST_APART = 22.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ackward.model import units
 from ackward.model.split import MEANING, SplitPrediction, Timeline
-from ackward.report import units
 
 _HEADER = ("", "client connected", "server connected", "first byte", "", "download", "", "")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from ackward.model import names, units
 from ackward.model.plan import Persistent, Status
-from ackward.report import names, units
 
 _HEADER = ("Receipt", "State", "Since (UTC)", "Lease left", "At boot", "Remedy")
 _GAP = "  "

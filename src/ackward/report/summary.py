@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ackward.model import names, units
 from ackward.model.causes import Cause, End, Grade
-from ackward.model.report import Finding, Remedy, Report
+from ackward.model.report import Finding, Process, Remedy, Report
 from ackward.model.verdict import Measure, Phase, Verdict
-from ackward.report import units
 
 #: What each cause is, in one sentence for a reader who knows TCP only as the thing that carries his requests.
 MEANINGS: dict[Cause, str] = {
@@ -141,6 +141,26 @@ def blame(finding: Finding) -> str:
 def role(finding: Finding, end: End) -> str:
     """What ``end`` does in ``finding``; empty if it does nothing that matters."""
     return " and ".join(_deeds(finding, end))
+
+
+def owner(process: Process | None) -> str:
+    """Who owns an end, in one line, made visible; empty if nobody knows."""
+    if process is None:
+        return ""
+    parts = []
+    if process.command:
+        parts.append(process.command)
+    if process.pid is not None:
+        parts.append(f"pid {process.pid}")
+    if process.container_name:
+        parts.append(f"in container {process.container_name} ({process.container})")
+    elif process.container:
+        parts.append(f"in container {process.container}")
+    if process.pod:
+        parts.append(f"of pod {process.pod} on node {process.node}")
+    elif process.netns:
+        parts.append(f"in namespace {process.netns}")
+    return names.visible(" ".join(parts))
 
 
 def before_and_after(verdict: Verdict) -> str:

@@ -19,11 +19,12 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from ackward.model import names, units
 from ackward.model.causes import End
 from ackward.model.comparison import Comparison
 from ackward.model.report import Finding, Report, SameHost
 from ackward.model.verdict import Guard, Phase, Verdict
-from ackward.report import names, palette, summary, units
+from ackward.report import palette, summary
 from ackward.report.shell import CommandLine
 
 #: The widest that text is set: longer lines are hard to read back.
@@ -220,7 +221,7 @@ def _ends(finding: Finding) -> RenderableType:
         who = Text(names.visible(finding.client if client else finding.server))
         if role := summary.role(finding, end):
             who.append(f"  {role}", style="bold")
-        if owner := names.owner(finding.client_process if client else finding.server_process):
+        if owner := summary.owner(finding.client_process if client else finding.server_process):
             who.append(f"\n{owner}", style="dim")
         table.add_row(Text(end), who)
     if finding.flows != 1:

@@ -17,8 +17,8 @@ from xml.etree import ElementTree as ET
 
 from ackward.model.causes import Cause
 from ackward.model.toggle import Ack, AckKind, PhaseSeen, Point, Timeline
+from ackward.model.units import duration, instant
 from ackward.report import palette
-from ackward.report.units import duration, instant
 
 #: Where the width of a gap is one unit: about the time between two segments of a burst.
 _UNIT_NS = 10_000

@@ -8,9 +8,9 @@ from markupsafe import Markup
 
 from ackward.model.toggle import Ack, AckKind, Packet, Timeline, ToggleReport
 from ackward.model.trace import FUNCTIONS
+from ackward.model.units import duration, instant
 from ackward.report import toggle_chart, toggle_table
 from ackward.report.html import environment, policy, source
-from ackward.report.units import duration, instant
 
 MEANINGS = {
     AckKind.QUICK: "at once, in quick-ACK mode (tcp_in_quickack_mode)",

@@ -18,7 +18,7 @@ from ackward.model.toggle import (
     ToggleReport,
 )
 from ackward.model.trace import FUNCTIONS, Because
-from ackward.report.units import duration, instant, plural
+from ackward.model.units import duration, instant, plural
 
 #: How each rule reads in a heading.
 KINDS = {

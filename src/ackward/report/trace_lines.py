@@ -16,8 +16,8 @@ from ackward.model.trace import (
     SocketEvent,
     TraceEvent,
 )
-from ackward.report.names import owner
-from ackward.report.units import duration, plural
+from ackward.model.units import duration, plural
+from ackward.report.summary import owner
 
 _OUTCOMES = {
     Outcome.ARMED: "ACK timer armed",

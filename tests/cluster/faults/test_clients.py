@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.cluster.cni_runtime import ASKS, EVERY, Agent, quick
-from tests.kernel.quickack_hosts import eventually
+from tests.polling import eventually
 from tests.unit.stub_runs import RESULT, configuration, run
 
 from ackward.errors import Refused, Unavailable

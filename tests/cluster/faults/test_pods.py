@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 from tests.cluster.cni_runtime import ASKS, EVERY, Agent, quick, unicast, wired_pod
-from tests.kernel.quickack_hosts import eventually, ip, routing
+from tests.kernel.quickack_hosts import ip, routing
+from tests.polling import eventually
 from tests.unit.stub_runs import RESULT, Run, configuration, run, stub
 
 from ackward import remedies

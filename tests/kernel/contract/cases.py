@@ -25,7 +25,7 @@ from ackward.model.scopes import (
     SocketScope,
     WindowScope,
 )
-from ackward.remedies.quickack import follower
+from ackward.remedies.detour import follower
 from ackward.remedies.receipts import Receipts
 from ackward.remedies.transaction import Remedy, identify
 

@@ -22,16 +22,12 @@ from ackward.model.scopes import (
     SocketScope,
     WindowScope,
 )
-from ackward.remedies import receipts
 from ackward.remedies.receipts import Receipts
 
 
+@pytest.mark.usefixtures("own_store")
 class TestCommands:
     """The commands say what they did, on the right stream, with the right exit code."""
-
-    @pytest.fixture(autouse=True)
-    def own_store(self, store: Receipts, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(receipts, "DIRECTORY", store.directory)
 
     def options(self, case: Case) -> list[str]:
         if isinstance(case.scope, PortScope):

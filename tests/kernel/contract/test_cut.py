@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 from tests.kernel.contract.cases import Case, followers, state
-from tests.kernel.quickack_hosts import eventually
 from tests.kernel.stepping import Stepper, request, stepping
+from tests.polling import eventually
 
 from ackward.errors import Refused
 from ackward.kernel.namespaces import Namespace

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from tests.kernel.contract.cases import FOREIGN, SCOPES, Case, followers, pins, plan_of, state
-from tests.kernel.quickack_hosts import SLOW_MS, Conversation, eventually, ip, router, wire
+from tests.kernel.quickack_hosts import SLOW_MS, Conversation, ip, router, wire
 from tests.kernel.stepping import COMMAND, request
+from tests.polling import eventually
 
 from ackward import remedies
 from ackward.errors import Unavailable, UnknownName
@@ -44,7 +45,7 @@ def test_apply_then_undo_restores_all(case: Case, host: Namespace, store: Receip
 
 
 def test_a_lease_takes_all_back_by_itself(case: Case, host: Namespace, store: Receipts) -> None:
-    """Durations are the same for all remedies (test_lasting.py); that each can be taken back by another process is not."""
+    """Durations are the same for all remedies (tests/kernel/lasting); that each can be taken back by another process is not."""
     before = state(host)
     receipt = case.remedy.apply(case.plan(host), store, Lasting(lease_ns=500_000_000))
     assert receipt is not None

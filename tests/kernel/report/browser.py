@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.polling import eventually
 
 from ackward.model.report import Report
 
@@ -107,10 +108,12 @@ class Browser:
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Poll until the condition holds; each poll lets events in."""
-        deadline = time.monotonic() + TIMEOUT
-        while not condition():
-            assert time.monotonic() < deadline, "the page did not get there"
+
+        def holds() -> bool:
             self.call("Runtime.evaluate", expression="0")
+            return condition()
+
+        assert eventually(holds, within=TIMEOUT), "the page did not get there"
 
     def of(self, *methods: str) -> list[dict[str, Any]]:
         """What the browser reported so far under these methods."""

@@ -10,9 +10,10 @@ import pytest
 from tests.kernel.report.browser import Browser, Opened, needs_chromium
 from tests.unit import report_factory
 
+from ackward.model import units
 from ackward.model.causes import Cause
-from ackward.report import flow_table, html, units
-from ackward.report.names import visible
+from ackward.model.names import visible
+from ackward.report import flow_table, html
 
 pytestmark = needs_chromium
 

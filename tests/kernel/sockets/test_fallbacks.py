@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from tests.kernel.lab_hosts import ACKWARD, ackward, ackward_json
-from tests.kernel.quickack_hosts import eventually, ip
+from tests.kernel.quickack_hosts import ip
 from tests.kernel.sockets.pairs import of
+from tests.polling import eventually
 
 from ackward.errors import Unavailable
 from ackward.kernel import proc_tcp, sock_diag
@@ -49,7 +50,9 @@ def test_without_sock_diag_proc_tells_the_same(pair):
 
 def test_a_kernel_without_sock_diag_is_said_and_the_ack_state_stays(pair, monkeypatch):
     def absent(*_):
-        raise Unavailable("this kernel has no sock_diag (CONFIG_INET_DIAG)")
+        raise Unavailable(
+            "this kernel has no sock_diag (CONFIG_INET_DIAG)", consequence="less is told", next_step="load it"
+        )
 
     monkeypatch.setattr(sock_diag, "dump", absent)
     pair.server.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)

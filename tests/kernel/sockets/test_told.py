@@ -13,9 +13,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.kernel.cgroups import removed
 from tests.kernel.lab_hosts import ackward_json, python
-from tests.kernel.quickack_hosts import eventually, ip
+from tests.kernel.quickack_hosts import ip
 from tests.kernel.sockets.pairs import Pair, of
+from tests.polling import eventually
 
 import ackward.loop.sockets as looking
 from ackward.errors import UnknownName, UsageError
@@ -274,17 +276,7 @@ def test_a_cgroup_and_those_below_it():
                 other.mkdir()
                 assert ackward_json(*command, str(other))["sockets"] == []
     finally:
-        assert eventually(lambda: all(map(_removed, (child, other, parent))))
-
-
-def _removed(cgroup: Path) -> bool:
-    try:
-        cgroup.rmdir()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
+        assert eventually(lambda: all(map(removed, (child, other, parent))))
 
 
 def test_sockets_that_vanish_in_between_are_no_error(host):

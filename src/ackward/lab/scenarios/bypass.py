@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ackward.lab.experiment import Experiment, Told
+from ackward.lab.experiment import Experiment, ReportAnswer
 from ackward.lab.scenario import family, within
 
 if TYPE_CHECKING:
@@ -16,10 +16,10 @@ _SERVERS = ("nginx", "redis", "postgresql")
 _JOINS = ("learned", "all")
 
 
-def _ask(settings: Mapping[str, Any], tell: Tell) -> Told:
+def _ask(settings: Mapping[str, Any], tell: Tell) -> ReportAnswer:
     from ackward.lab.bypass import carry_out
 
-    return Told(carry_out(settings, tell), "bypass")
+    return ReportAnswer(carry_out(settings, tell), "bypass")
 
 
 def _sizes(text: str) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ackward.lab.experiment import Experiment, Told
+from ackward.lab.experiment import Experiment, ReportAnswer
 from ackward.lab.scenario import within
 from ackward.model.ocean import Way
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from ackward.lab.run import Tell
 
 
-def _ask(settings: Mapping[str, Any], tell: Tell) -> Told:
+def _ask(settings: Mapping[str, Any], tell: Tell) -> ReportAnswer:
     from ackward.lab.ocean import carry_out
 
-    return Told(carry_out(settings, tell), "ocean")
+    return ReportAnswer(carry_out(settings, tell), "ocean")
 
 
 def _ways(text: str) -> tuple[Way, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ackward.lab.experiment import Experiment, Told
+from ackward.lab.experiment import Experiment, ReportAnswer
 from ackward.lab.scenario import family, within
 
 if TYPE_CHECKING:
@@ -16,10 +16,10 @@ _VALUES = ("unset", "0", "1", "2", "3", "route")
 _LEAST_BUFFER, _MOST_BUFFER = 2048, 65536
 
 
-def _ask(settings: Mapping[str, Any], tell: Tell) -> Told:
+def _ask(settings: Mapping[str, Any], tell: Tell) -> ReportAnswer:
     from ackward.lab.toggle import carry_out
 
-    return Told(carry_out(settings, tell), "toggle")
+    return ReportAnswer(carry_out(settings, tell), "toggle")
 
 
 def _values(text: str) -> tuple[str, ...]:

@@ -8,15 +8,15 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from tests.kernel.bpf_file_system import bpf_file_system
-from tests.kernel.quickack_hosts import SLOW_MS, Conversation, eventually, wire
+from tests.kernel.quickack_hosts import SLOW_MS, Conversation, wire
 from tests.kernel.steered_programs import Answers, Program
-from tests.kernel.steering_hosts import CGROUP, cgroup, moved_into, nodelay, pair
+from tests.kernel.steering_hosts import CGROUP, moved_into, nodelay, pair
+from tests.polling import eventually
 
 from ackward import remedies
 from ackward.errors import Refused
@@ -34,26 +34,6 @@ from ackward.remedies.steering.hook import Hook, hooks
 T = TypeVar("T")
 
 NODELAY = remedies.load("nodelay")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _places() -> Iterator[None]:
-    with bpf_file_system(), cgroup():
-        yield
-
-
-@pytest.fixture
-def host() -> Iterator[Namespace]:
-    with temporary("host") as made:
-        yield made
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Receipts]:
-    made = Receipts(tmp_path / "ackward")
-    yield made
-    for receipt in made.load().receipts:
-        NODELAY.undo(receipt, made)
 
 
 def this_process() -> SocketScope:

@@ -8,16 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from tests.kernel.quickack_hosts import (
-    SLOW_MS,
-    Conversation,
-    advertise,
-    eventually,
-    ip,
-    router,
-    routing,
-    wire,
-)
+from tests.kernel.quickack_hosts import SLOW_MS, Conversation, advertise, ip, routing, wire
+from tests.polling import eventually
 
 from ackward import remedies
 from ackward.errors import Refused, Unavailable
@@ -29,17 +21,6 @@ from ackward.model.scopes import RouteScope
 from ackward.remedies.receipts import Receipts
 
 QUICKACK = remedies.load("quickack")
-
-
-@pytest.fixture
-def host() -> Iterator[Namespace]:
-    with router() as made:
-        yield made
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Receipts:
-    return Receipts(tmp_path / "ackward")
 
 
 def planned(host: Namespace, to: str | None = None) -> Plan:

@@ -6,11 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.kernel.quickack_hosts import SLOW_MS, Conversation, eventually, ip, router, routing, wire
+from tests.kernel.quickack_hosts import SLOW_MS, Conversation, ip, router, routing, wire
+from tests.polling import eventually
 
 from ackward import remedies
 from ackward.errors import Refused, Unavailable
@@ -21,25 +21,11 @@ from ackward.kernel.netlink import Netlink
 from ackward.model.changes import FollowerStarted
 from ackward.model.plan import Plan, Receipt, Refusal, State
 from ackward.model.scopes import PortScope
-from ackward.remedies.quickack import follower, mirror
+from ackward.remedies.detour import mirror
 from ackward.remedies.receipts import Receipts
 
 QUICKACK = remedies.load("quickack")
 PORT = 7300
-
-
-@pytest.fixture
-def host() -> Iterator[Namespace]:
-    with router() as made:
-        yield made
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Receipts]:
-    made = Receipts(tmp_path / "ackward")
-    yield made
-    for lost in follower.running(made.directory):
-        background.stop(lost)
 
 
 def planned(host: Namespace, port: int = PORT) -> Plan:
@@ -348,7 +334,7 @@ class TestFollower:
 
     def test_it_imports_the_standard_library_only(self) -> None:
         program = (
-            "import sys, ackward.remedies.quickack.mirror\n"
+            "import sys, ackward.remedies.detour.mirror\n"
             "print(sorted({name.partition('.')[0] for name in sys.modules} - sys.stdlib_module_names))"
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -11,10 +11,9 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
-from tests.kernel.bpf_file_system import bpf_file_system
 from tests.kernel.pinning_hosts import firewall
 from tests.kernel.quickack_hosts import SLOW_MS, Conversation, ip, routing, wire
-from tests.kernel.steering_hosts import BESIDE, CGROUP, IN_SCOPE, cgroup, moved_into, pair
+from tests.kernel.steering_hosts import BESIDE, CGROUP, IN_SCOPE, moved_into, pair
 
 from ackward import remedies
 from ackward.cli import main as cli
@@ -33,31 +32,11 @@ QUICKACK = remedies.load("quickack")
 SERVER = "198.19.0.1"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _places() -> Iterator[None]:
-    with bpf_file_system(), cgroup():
-        yield
-
-
-@pytest.fixture
-def host() -> Iterator[Namespace]:
-    with temporary("host") as made:
-        yield made
-
-
 @pytest.fixture
 def hosts() -> Iterator[tuple[Namespace, Namespace]]:
     with temporary("client") as client, temporary("server") as server:
         wire(server, client, "w0", 0)
         yield client, server
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Receipts]:
-    made = Receipts(tmp_path / "ackward")
-    yield made
-    for receipt in made.load().receipts:
-        QUICKACK.undo(receipt, made)
 
 
 def this_process(**limits: object) -> SocketScope:

@@ -9,13 +9,12 @@ import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from tests.kernel.lab_hosts import ackward_json
-from tests.kernel.quickack_hosts import ip, router, routing
+from tests.kernel.quickack_hosts import ip, routing
+from tests.kernel.routes.test_quickack_routes import ATTRIBUTES, NEXTHOPS
 from tests.kernel.test_lab_wan import rounds
-from tests.kernel.test_quickack_routes import ATTRIBUTES, NEXTHOPS
 
 from ackward import remedies
 from ackward.cli import main as cli
@@ -28,7 +27,6 @@ from ackward.lab.wan import Wan
 from ackward.loop import fixing
 from ackward.model.plan import Ending, Plan, Receipt, Refusal, State
 from ackward.model.scopes import RouteScope, Scope, WindowScope
-from ackward.remedies import receipts
 from ackward.remedies.initcwnd.plan import AFTER_IDLE
 from ackward.remedies.receipts import Receipts
 
@@ -40,17 +38,6 @@ FRESH = Shape(nagle=False, pings=1, answer=100_000, reconnect=True, rounds=2, co
 CWND, RECEIVE_SSTHRESH = 18, 14
 
 ORDERS = [("initcwnd", "quickack"), ("quickack", "initcwnd")]
-
-
-@pytest.fixture
-def host() -> Iterator[Namespace]:
-    with router() as made:
-        yield made
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Receipts:
-    return Receipts(tmp_path / "ackward")
 
 
 def applied(host: Namespace, store: Receipts, scope: Scope) -> Receipt:
@@ -267,12 +254,9 @@ class TestChangedSince:
         assert sysctl.read(host, AFTER_IDLE) == "0"
 
 
+@pytest.mark.usefixtures("own_store")
 class TestRequest:
     """What is asked for by name, and asked for badly."""
-
-    @pytest.fixture(autouse=True)
-    def own_store(self, store: Receipts, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(receipts, "DIRECTORY", store.directory)
 
     @pytest.mark.parametrize(("segments", "reason"), [("0", "no data could leave"), ("1001", "64 KiB")])
     def test_a_window_that_is_none(

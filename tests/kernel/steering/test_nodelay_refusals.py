@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
-from tests.kernel.bpf_file_system import bpf_file_system
 
 from ackward import remedies
 from ackward.cli import main as cli
@@ -20,12 +18,6 @@ from ackward.remedies.steering import probing
 
 NODELAY = remedies.load("nodelay")
 ACKWARD = [sys.executable, "-c", "from ackward.cli.main import main; main()"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _places() -> Iterator[None]:
-    with bpf_file_system():
-        yield
 
 
 @pytest.mark.parametrize(

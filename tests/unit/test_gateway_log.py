@@ -1,0 +1,173 @@
+"""The log: a line is a line whatever strangers send, nothing is told without end, and no reader holds anybody up."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+
+from ackward.gateway.allow import AllowList, read_rule
+from ackward.gateway.journal import MOST_COMPLAINTS, Journal, Once, WorkerHooks, connection_line, stuck_line
+from ackward.gateway.protocol import LegFailed
+from ackward.gateway.protocol_messages import Open, Reason
+from ackward.gateway.service import Log
+from ackward.gateway.settings import ConnectionRecord, End, LegFailure, StuckRecord
+from ackward.gateway.unacknowledged import Unacknowledged
+
+RECORD = ConnectionRecord(
+    "web",
+    ("192.0.2.9", 53122),
+    ("fd00::7", 443),
+    "blr",
+    True,
+    512,
+    43440,
+    0.612001,
+    0.24621,
+    End.CLIENT_RESET,
+)
+
+
+def test_a_connection_is_one_line_of_keys_and_values():
+    line = connection_line(RECORD)
+    kind, *pairs = line.split(" ")
+    assert kind == "connection"
+    assert dict(pair.split("=") for pair in pairs) == {
+        "listener": "web", "client": "192.0.2.9:53122", "destination": "[fd00::7]:443", "peer": "blr", "early": "yes",
+        "to_server": "512", "to_client": "43440", "connected": "0.246210", "lasted": "0.612001", "end": "reset-by-client",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def journal():
+    made = Journal()
+    yield made
+    made.close()
+
+
+def failure(peer, words, address=("198.51.100.1", 1)):
+    return LegFailure(peer, address, LegFailed(words, Reason.BAD_PROOF))
+
+
+def test_nobody_can_forge_a_line(journal):
+    hooks = WorkerHooks(journal, {})
+    hooks.leg_failed(failure("x\n2026 connection end=done\x1b[2J", "words\r\nmore\u202e"))
+    [line] = journal.read()
+    assert line.isprintable()
+
+
+def test_what_strangers_do_wrong_is_told_once(journal):
+    hooks = WorkerHooks(journal, {})
+    for port in range(500):
+        hooks.leg_failed(failure("", f"forged {port}", ("198.51.100.1", port)))
+        assert not hooks.permits("blr", Open((ip_address("10.0.0.1"), 22), (ip_address("::"), 0)))
+    assert len(list(journal.read())) == 2
+
+
+def test_complaints_are_counted_and_never_fill_the_memory():
+    once = Once()
+    said = [line for n in range(3 * MOST_COMPLAINTS) for line in once.lines((str(n),), f"line {n}")]
+    assert len(said) == MOST_COMPLAINTS + 1
+    [counted] = once.summary()
+    assert f"({2 * MOST_COMPLAINTS - 1} times more)" in counted
+    assert list(once.lines(("0",), "line 0")) == ["line 0"]
+    assert not list(once.summary())
+
+
+def test_what_was_counted_is_told_when_nobody_complains_any_more(journal):
+    hooks = WorkerHooks(journal, {})
+    for _ in range(7):
+        hooks.leg_failed(failure("", "forged"))
+    [first] = journal.read()
+    hooks.recount()
+    assert list(journal.read()) == [f"{first} (6 times more)"]
+    hooks.recount()
+    assert not list(journal.read())
+
+
+def test_who_is_turned_away_is_told_once_for_each_reason(journal):
+    hooks = WorkerHooks(journal, {})
+    for port in range(3):
+        hooks.turned_away("web", ("192.0.2.9", port), "one reason")
+        hooks.turned_away("web", ("192.0.2.9", port), "another")
+    told = [f"turned away listener=web client=192.0.2.9:0: {why}" for why in ("one reason", "another")]
+    assert list(journal.read()) == told
+
+
+def test_the_allow_list_is_by_peer(journal):
+    hooks = WorkerHooks(journal, {"blr": AllowList((read_rule("10.0.0.0/8:443"),))})
+    wanted = Open((ip_address("10.0.0.1"), 443), (ip_address("::"), 0))
+    assert hooks.permits("blr", wanted)
+    assert not hooks.permits("sfo", wanted)
+    assert not hooks.permits("", wanted)
+
+
+def test_a_worker_never_waits_for_the_log(journal):
+    hooks = WorkerHooks(journal, {})
+    for _ in range(100_000):
+        hooks.ended(RECORD)
+        if journal._lost:
+            break
+    assert journal._lost, "the test must fill the socket"
+    kept = len(list(journal.read()))
+    hooks.ended(RECORD)
+    first, second = journal.read()
+    assert first == "log lines lost=1"
+    assert second.startswith("connection ")
+    assert kept > 10
+
+
+STUCK = StuckRecord("web", ("192.0.2.9", 1), ("203.0.113.7", 4433), "blr", False, Unacknowledged(1448, 1500, 4, 56, False, True))  # fmt: skip
+
+
+def test_a_stuck_connection_is_told_once_a_path_with_what_it_can_mean(journal):
+    hooks = WorkerHooks(journal, {})
+    for number in range(20):
+        hooks.stuck(replace(STUCK, client=("192.0.2.9", number)))
+    hooks.stuck(replace(STUCK, went_on=True))
+    suspicion, cure = journal.read()
+    assert suspicion == (
+        "stuck peer=blr at=203.0.113.7:4433 client=192.0.2.9:0: segments of 1448 bytes (path MTU taken to be 1500) were "
+        "not acknowledged 4 times in a row, and nothing behind them was: an MTU black hole, or the path is gone; "
+        "set peer.blr.mss, or net.ipv4.tcp_mtu_probing=1"
+    )
+    assert "the path has an MTU black hole (or was gone for a while)" in cure
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"what": replace(STUCK.what, others_arrive=True)}, "while others behind them were"),
+        ({"fragments": True}, "routers may fragment them from now on"),
+        ({"accepted": True}, "set exit.mss"),
+        ({"peer": ""}, "net.ipv4.tcp_mtu_probing=1 here"),
+    ],
+)
+def test_what_is_known_of_a_stuck_connection_decides_the_words(change, said):
+    assert said in stuck_line(replace(STUCK, **change))
+
+
+def test_a_reader_that_does_not_read_loses_lines_and_holds_nobody_up():
+    read, write = os.pipe()
+    try:
+        log = Log(write)
+        for _ in range(2000):
+            log.write(*[connection_line(RECORD)] * 3)
+        kept = os.read(read, 1 << 20).decode().splitlines()
+        assert all(line.endswith("end=reset-by-client") for line in kept), "whole lines only"
+        log.write("started again")
+        told, again = os.read(read, 1 << 20).decode().splitlines()
+        assert told.endswith(f"log lines lost={6000 - len(kept)}")
+        assert again.endswith("started again")
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+def test_a_reader_that_is_gone_ends_nothing():
+    read, write = os.pipe()
+    os.close(read)
+    Log(write).write("one", "two")
+    os.close(write)
