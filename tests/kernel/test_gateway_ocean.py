@@ -10,7 +10,7 @@ from tests.kernel.lab_hosts import ackward
 from ackward.model.ocean import OceanReport, Way
 from ackward.report import ocean_page, ocean_table
 
-WAYS = (Way.DIRECT, Way.EARLY, Way.POOL, Way.WINDOW, Way.FAITHFUL)
+WAYS = (Way.DIRECT, Way.POOL, Way.WINDOW, Way.FAITHFUL)
 SETTINGS = {"ways": ",".join(WAYS), "losses": "0", "competing": "off", "size": 2_000_000, "rounds": 2}
 
 

@@ -55,7 +55,7 @@ def test_standoff_is_explained_fixed_and_proven(view, family):
 @pytest.mark.parametrize("view", ["client", "server", "both"])
 @pytest.mark.parametrize("name", ["healthy", "slow-server", "late-writer"])
 def test_controls_give_no_ack_finding(name, view):
-    scenario = named(name).with_settings(["rounds=25"])
+    scenario = named(name).with_settings(["rounds=12"])
     result = lab.run(scenario, view=view)
     for report in (result, result.report_after):
         assert not ACK_CAUSES & {finding.cause for finding in report.findings}

@@ -35,14 +35,14 @@ class TestLease:
 
     def test_killed_after_any_step_nothing_is_left_when_its_time_is_up(self, fix: Fix, cut: Cut) -> None:
         """Of apply, and of an undo by hand; the receipts too, and what held the lease."""
-        half = Lasting(lease_ns=500_000_000)
+        short = Lasting(lease_ns=300_000_000)
         for what in ("apply", "undo"):
             last, total = 0, None
             while total is None:
                 last += 1
                 if what == "undo":
                     fix.apply(SECOND, ROUTES)
-                total = cut(what, fix, half, last, ROUTES)
+                total = cut(what, fix, short, last, ROUTES)
                 assert eventually(lambda: fix.is_gone), (what, last)
             assert total >= 4
 

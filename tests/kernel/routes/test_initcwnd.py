@@ -101,7 +101,7 @@ def test_an_answer_of_100_kb_takes_fewer_round_trips(
 
 def test_a_connection_that_rests_begins_with_the_initial_window_or_keeps_its_own(store: Receipts) -> None:
     """60 kB, 42 segments, after each rest: 10 + 20 + 12; 30 + 12 (tcp_cwnd_restart()); all at once."""
-    shape = replace(FRESH, answer=60_000, reconnect=False, rest=800, rounds=4)
+    shape = replace(FRESH, answer=60_000, reconnect=False, rest=500, rounds=4)
     scopes = [None, WindowScope(segments=30), WindowScope(segments=30, after_idle=True)]
     with two_hosts(Wan.of(20)) as hosts:
         assert sysctl.read(hosts.server, AFTER_IDLE) == "1"
