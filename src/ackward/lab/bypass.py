@@ -122,7 +122,7 @@ def _qperf(hosts: TwoHosts, settings: Mapping[str, Any], test: str, size: int, _
 def _processors(test: str) -> list[str]:
     """Ends that take turns share a processor, where schedulers tend to bring them; those of a stream have one each.
 
-    Left to the scheduler, the wake-up of another processor comes and goes between turns and is most of what is measured.
+    Left to the scheduler, the wake-up of another processor comes and goes between turns and outweighs the rest.
     """
     allowed = sorted(os.sched_getaffinity(0))
     ends = (allowed[0], allowed[0] if test == "tcp_lat" else allowed[-1])
