@@ -5,13 +5,13 @@ One run for all: the experiment takes seconds.
 
 from __future__ import annotations
 
-import functools
 import signal
 import statistics
 import subprocess
 
 import pytest
 from tests.kernel.lab_hosts import ACKWARD, ackward
+from tests.steady import steady
 
 from ackward.lab.toggle_load import SET_AFTER_READ, SET_WHILE_UNREAD
 from ackward.lab.toggle_timeline import budget_rule
@@ -42,17 +42,8 @@ def ran(*arguments):
     return report
 
 
-def steady(test):
-    """Where it fails, once more on a run of its own: a busy machine disturbs a connection of a run now and then."""
-
-    @functools.wraps(test)
-    def twice(report, **arguments):
-        try:
-            test(report, **arguments)
-        except AssertionError:
-            test(ran(), **arguments)
-
-    return twice
+#: A busy machine disturbs a connection of a run now and then.
+STEADY = steady("report", lambda _: ran())
 
 
 def timeline(report, setting):
@@ -73,7 +64,7 @@ SET = pytest.mark.parametrize("setting", ["0", "1", "2", "3"])
 
 
 @SET
-@steady
+@STEADY
 def test_as_many_quick_acks_as_the_budget_has_and_the_budget_is_the_rule(report, setting):
     """A repeated segment fills it, 24 more follow: the window is grown by then, so nothing comes on top."""
     [budget] = [
@@ -87,7 +78,7 @@ def test_as_many_quick_acks_as_the_budget_has_and_the_budget_is_the_rule(report,
     assert budget.ended is Because.BUDGET
 
 
-@steady
+@STEADY
 def test_a_smaller_window_gives_a_smaller_budget(report):
     """The first data of a new connection; tcp_grow_window() may have made the budget odd by then."""
     rules = []
@@ -106,7 +97,7 @@ def test_a_smaller_window_gives_a_smaller_budget(report):
 
 
 @pytest.mark.parametrize("setting", ["1", "2", "3"])
-@steady
+@STEADY
 def test_set_after_accept_it_changes_nothing_and_getsockopt_does_not_tell(report, setting):
     """No ACK is pending yet, so 2 does not return to pingpong; the budget comes with the first data and is spent."""
     seen = timeline(report, setting)
@@ -132,7 +123,7 @@ def course(timeline):
 
 
 @pytest.mark.parametrize("setting", ["1", "2", "3"])
-@steady
+@STEADY
 def test_set_after_accept_it_gives_the_same_timeline_as_never_setting_it(report, setting):
     never = course(timeline(report, "unset"))
     assert {name for name, *_ in never} >= {"bulk", "idle", "interactive", "lossy", "window-limited"}
@@ -140,14 +131,14 @@ def test_set_after_accept_it_gives_the_same_timeline_as_never_setting_it(report,
 
 
 @pytest.mark.parametrize("setting", ["unset", "0", "1", "2", "3"])
-@steady
+@STEADY
 def test_a_full_receive_buffer_takes_the_whole_budget(report, setting):
     [budget] = during(timeline(report, setting).budgets, "window-limited")
     assert (budget.filled, budget.ended) == (16, Because.BUFFER_FULL)
     assert budget.left > 1  # not one that an ACK took
 
 
-@steady
+@STEADY
 def test_zero_means_pingpong_until_something_leaves_it(report):
     seen = timeline(report, "0")
     assert seen.points[0].pingpong
@@ -156,7 +147,7 @@ def test_zero_means_pingpong_until_something_leaves_it(report):
 
 
 @pytest.mark.parametrize("setting", ["1", "2", "3"])
-@steady
+@STEADY
 def test_data_sent_ends_it_and_the_timer_brings_it_back(report, setting):
     interactive = during(timeline(report, setting).switches, "interactive")
     first, second = interactive[:2]
@@ -170,7 +161,7 @@ def test_data_sent_ends_it_and_the_timer_brings_it_back(report, setting):
 
 
 @SET
-@steady
+@STEADY
 def test_idle_fills_the_budget_but_does_not_leave_pingpong(report, setting):
     seen = timeline(report, setting)
     for name in ("idle", "idle in pingpong"):
@@ -182,7 +173,7 @@ def test_idle_fills_the_budget_but_does_not_leave_pingpong(report, setting):
 
 
 @SET
-@steady
+@STEADY
 def test_a_lost_segment_does_not_enter_quick_mode_a_repeated_one_does(report, setting):
     seen = timeline(report, setting)
     entered = [each for each in during(seen.switches, "lossy") if each.on]
@@ -200,14 +191,14 @@ def test_a_lost_segment_does_not_enter_quick_mode_a_repeated_one_does(report, se
 
 
 @SET
-@steady
+@STEADY
 def test_at_the_end_of_the_window_acks_wait_for_the_timer_or_the_reader(report, setting):
     limited = during(timeline(report, setting).acks, "window-limited")
     assert any(ack.kind is AckKind.TIMER and ack.delay_ns >= DELAYED for ack in limited)
 
 
 @pytest.mark.parametrize(("setting", "flushed"), [("0", 0), ("1", 1), ("2", 1), ("3", 1)])
-@steady
+@STEADY
 def test_setsockopt_flushes_a_pending_ack_only_after_the_data_was_read(report, setting, flushed):
     seen = timeline(report, setting)
     unread, read = phase(seen, "set while unread"), phase(seen, "set after read")
@@ -217,7 +208,7 @@ def test_setsockopt_flushes_a_pending_ack_only_after_the_data_was_read(report, s
 
 
 @pytest.mark.parametrize(("setting", "stays"), [("1", True), ("2", False), ("3", True)])
-@steady
+@STEADY
 def test_an_even_value_returns_to_pingpong(report, setting, stays):
     seen = timeline(report, setting)
     steps = during(seen.switches, "set after read")
