@@ -6,7 +6,8 @@ Each end of a connection through the relay writes all it has, half-closes, and b
 connections lost bytes. Rounds of TCP and bypass alternate. HAProxy runs with send buffers of 16 kB, so that TCP fills them.
 
 HAProxy (2.6) takes an epoll event that says only "writable", after an earlier one that said EPOLLRDHUP, for the end of what can
-be read: raw_sock_to_buf() then gives up without a recv().
+be read: raw_sock_to_buf() then gives up without a recv(). Envoy (1.40) closes both connections when one has all its bytes and both
+have ended, though it could not write all to the other.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from tests.kernel.test_bypass_nat import envoy
+
 from ackward.kernel.namespaces import Namespace, call_inside, command_inside, temporary
 from ackward.kernel.sockets import listening_ports
 from ackward.model.scopes import BypassScope
@@ -31,11 +34,12 @@ from ackward.remedies.bypass.rules import Rules
 from ackward.remedies.transaction import identify
 
 LISTENS, TARGET = 15001, 15002
-SIZES = (30_000, 100_000, 150_000, 300_000)
+SIZES = (30_000, 100_000, 300_000, 3_000_000, 4_500_000)
 ROUNDS = 4
 #: Of the ends, so that the relay cannot write all at once.
 RECEIVE_BUFFER = 8192
-LATE_S = 0.02
+#: When the client, and the server, begin to read.
+LATE_S = (0.02, 0.15)
 
 HAPROXY = f"""\
 global
@@ -64,7 +68,11 @@ def socat(_: Path) -> list[str]:
     return ["socat", "-t30", f"TCP4-LISTEN:{LISTENS},fork,reuseaddr,backlog=512", f"TCP4:127.0.0.1:{TARGET}"]
 
 
-RELAYS: dict[str, Callable[[Path], list[str]]] = {"haproxy": haproxy, "socat": socat}
+RELAYS: dict[str, Callable[[Path], list[str]]] = {
+    "haproxy": haproxy,
+    "envoy": lambda directory: envoy(("127.0.0.1", TARGET), directory / "envoy.json"),
+    "socat": socat,
+}
 
 
 @contextmanager
@@ -107,7 +115,7 @@ def exchange(ends: tuple[socket.socket, socket.socket], size: int) -> bool:
             pass
 
     def take(index: int) -> None:
-        time.sleep(LATE_S)
+        time.sleep(LATE_S[index])
         try:
             while piece := ends[index].recv(65_536):
                 read[index] += len(piece)
@@ -156,7 +164,7 @@ def main() -> int:
     )
     parser.add_argument("--connections", type=int, default=40, help="of each relay and size, each way")
     given = parser.parse_args()
-    if missing := [name for name in RELAYS if not shutil.which(name)]:
+    if missing := [name for name in ("haproxy", "socat") if not shutil.which(name)]:
         print(f"{' and '.join(missing)} not found. Next: run `scripts/setup.sh bench`.", file=sys.stderr)
         return 1
     version = subprocess.run(["haproxy", "-v"], capture_output=True, text=True, check=True).stdout.split()[2]

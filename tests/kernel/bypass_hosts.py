@@ -100,8 +100,8 @@ def entries(of: Engine, name: str) -> int:
     return count
 
 
-def talk(writer: socket.socket, count: int | threading.Event, seed: int) -> bytes:
-    """Write in pieces of random sizes, then shut down; gives the hash of what was written.
+def tell(writer: socket.socket, count: int | threading.Event, seed: int) -> bytes:
+    """Write in pieces of random sizes; gives the hash of what was written.
 
     ``count``: so many bytes, or until that happens.
     """
@@ -114,15 +114,26 @@ def talk(writer: socket.socket, count: int | threading.Event, seed: int) -> byte
         piece = chance.randbytes(size)
         digest.update(piece)
         writer.sendall(piece)
-    writer.shutdown(socket.SHUT_WR)
     return digest.digest()
 
 
-def listen_to(reader: socket.socket, seed: int) -> bytes:
-    """Read to the end in pieces of random sizes; gives the hash of what was read."""
-    chance, digest = random.Random(seed), hashlib.blake2b()
-    while piece := reader.recv(chance.choice((1, 64, 3000, 65_536, 200_000))):
+def talk(writer: socket.socket, count: int | threading.Event, seed: int) -> bytes:
+    """The same, then shut down."""
+    hashed = tell(writer, count, seed)
+    writer.shutdown(socket.SHUT_WR)
+    return hashed
+
+
+def listen_to(reader: socket.socket, seed: int, count: int | None = None) -> bytes:
+    """Read so much, or to the end, in pieces of random sizes; gives the hash of what was read."""
+    chance, digest, left = random.Random(seed), hashlib.blake2b(), count
+    while left is None or left > 0:
+        size = chance.choice((1, 64, 3000, 65_536, 200_000))
+        piece = reader.recv(size if left is None else min(size, left))
+        if not piece:
+            break
         digest.update(piece)
+        left = None if left is None else left - len(piece)
     return digest.digest()
 
 
@@ -137,11 +148,19 @@ def both_ways(ends: Pair, count: int | threading.Event, seed: int) -> list[bytes
     )
 
 
-def in_turns(ends: Pair, count: int, seed: int) -> list[bytes]:
-    """The same there, and when all has been read, back."""
+def both_ways_then_leave(ends: Pair, count: int, seed: int) -> list[bytes]:
+    """The same, but no end shuts down before both have read all."""
     client, server = ends
-    there = _at_once(lambda: talk(client, count, seed), lambda: listen_to(server, seed + 1))
-    return there + _at_once(lambda: talk(server, count, seed + 2), lambda: listen_to(client, seed + 3))
+    hashes = _at_once(
+        lambda: tell(client, count, seed),
+        lambda: listen_to(server, seed + 1, count),
+        lambda: tell(server, count, seed + 2),
+        lambda: listen_to(client, seed + 3, count),
+    )
+    for end in ends:
+        end.shutdown(socket.SHUT_WR)
+    assert [end.recv(1) for end in ends] == [b"", b""], "more came than was sent"
+    return hashes
 
 
 def _at_once(*jobs: Callable[[], bytes]) -> list[bytes]:
