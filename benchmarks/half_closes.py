@@ -25,6 +25,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from tests.kernel.test_bypass_nat import envoy
+from tests.polling import eventually
 
 from ackward.kernel.namespaces import Namespace, call_inside, command_inside, temporary
 from ackward.kernel.sockets import listening_ports
@@ -79,8 +80,7 @@ RELAYS: dict[str, Callable[[Path], list[str]]] = {
 def running(host: Namespace, command: list[str]) -> Iterator[None]:
     process = subprocess.Popen(command_inside(host, command), stderr=subprocess.DEVNULL)
     try:
-        while LISTENS not in listening_ports(host):
-            time.sleep(0.01)
+        assert eventually(lambda: LISTENS in listening_ports(host)), f"{command[0]} does not listen"
         yield
     finally:
         process.terminate()

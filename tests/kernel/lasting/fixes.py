@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tests.kernel.quickack_hosts import routing
@@ -44,3 +44,21 @@ class Fix:
     @property
     def is_gone(self) -> bool:
         return routing(self.host) == self.before and not self.store.load().receipts and not self.holders()
+
+
+def killed_after_each_step(
+    cut: Cut, fix: Fix, lasting: Lasting, before_undo: Lasting
+) -> Iterator[tuple[str, int]]:
+    """Of apply, then of an undo by hand of what ``before_undo`` applied; the last of each is not killed.
+
+    Whoever iterates sees to it that nothing is left before the next.
+    """
+    for what in ("apply", "undo"):
+        last, total = 0, None
+        while total is None:
+            last += 1
+            if what == "undo":
+                fix.apply(before_undo, ROUTES)
+            total = cut(what, fix, lasting, last, ROUTES)
+            yield what, last
+        assert total >= 4

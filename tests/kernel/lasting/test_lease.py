@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests.kernel.lasting.fixes import HOUR, PORT, ROUTES, SECOND, Cut, Fix
+from tests.kernel.lasting.fixes import HOUR, PORT, SECOND, Cut, Fix, killed_after_each_step
 from tests.kernel.quickack_hosts import routing
 from tests.polling import eventually
 
@@ -36,15 +36,8 @@ class TestLease:
     def test_killed_after_any_step_nothing_is_left_when_its_time_is_up(self, fix: Fix, cut: Cut) -> None:
         """Of apply, and of an undo by hand; the receipts too, and what held the lease."""
         short = Lasting(lease_ns=300_000_000)
-        for what in ("apply", "undo"):
-            last, total = 0, None
-            while total is None:
-                last += 1
-                if what == "undo":
-                    fix.apply(SECOND, ROUTES)
-                total = cut(what, fix, short, last, ROUTES)
-                assert eventually(lambda: fix.is_gone), (what, last)
-            assert total >= 4
+        for killed in killed_after_each_step(cut, fix, short, SECOND):
+            assert eventually(lambda: fix.is_gone), killed
 
     def test_undo_by_hand_ends_what_holds_it(self, fix: Fix) -> None:
         receipt = fix.apply(HOUR)

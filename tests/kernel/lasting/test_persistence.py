@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.kernel.lab_hosts import ACKWARD
-from tests.kernel.lasting.fixes import HOUR, PERSIST, PORT, ROUTES, Cut, Fix
+from tests.kernel.lasting.fixes import HOUR, PERSIST, PORT, Cut, Fix, killed_after_each_step
 from tests.kernel.quickack_hosts import routing
 from tests.polling import eventually
 
@@ -66,16 +66,10 @@ class TestPersistence:
         assert not list(fix.store.systemd.units.rglob("ackward-*"))
 
     def test_killed_after_any_step_undo_all_leaves_nothing(self, fix: Fix, cut: Cut) -> None:
-        for what in ("apply", "undo"):
-            last, total = 0, None
-            while total is None:
-                last += 1
-                if what == "undo":
-                    fix.apply(PERSIST, ROUTES)
-                total = cut(what, fix, PERSIST, last, ROUTES)
-                assert undo_all(fix.store, [fix.host]).complete
-                assert fix.is_gone, (what, last)
-                assert not list(fix.store.systemd.units.rglob("ackward-*")), (what, last)
+        for killed in killed_after_each_step(cut, fix, PERSIST, PERSIST):
+            assert undo_all(fix.store, [fix.host]).complete
+            assert fix.is_gone, killed
+            assert not list(fix.store.systemd.units.rglob("ackward-*")), killed
 
     def test_undo_all_sweeps_units_without_a_receipt_and_no_others(self, fix: Fix) -> None:
         fix.apply(PERSIST)
