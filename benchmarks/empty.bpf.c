@@ -9,5 +9,4 @@ char LICENSE[] SEC("license") = "GPL";
 SEC("cgroup_skb/egress") int sent(struct __sk_buff *skb) { return 1; }
 SEC("cgroup_skb/ingress") int received(struct __sk_buff *skb) { return 1; }
 SEC("raw_tp/sock_send_length") int write_returned(void *ctx) { return 0; }
-SEC("raw_tp/timer_expire_entry") int timer_fired(void *ctx) { return 0; }
 SEC("raw_tp/inet_sock_set_state") int state_changed(void *ctx) { return 0; }

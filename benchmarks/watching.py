@@ -100,7 +100,7 @@ def _empty_programs() -> Iterator[None]:
             programs.load()
             for hook in ("sent", "received"):
                 programs.attach_cgroup(hook, cgroup2_mount())
-            for hook in ("write_returned", "timer_fired", "state_changed"):
+            for hook in ("write_returned", "state_changed"):
                 programs.attach(hook)
             yield
 
@@ -109,7 +109,7 @@ def _programs() -> dict[int, dict[str, object]]:
     listed = json.loads(
         subprocess.run(["bpftool", "-j", "prog"], capture_output=True, text=True, check=True).stdout
     )
-    ours = {"sent", "received", "write_returned", "timer_fired", "state_changed"}
+    ours = {"sent", "received", "write_returned", "state_changed"}
     return {program["id"]: program for program in listed if program.get("name") in ours}
 
 

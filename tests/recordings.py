@@ -41,8 +41,6 @@ def load(name: str) -> Recording:
         segments = np.zeros(len(kept), SEGMENT)
         for column in kept.dtype.names:
             segments[column] = kept[column]
-        if not segments["window"].any():
-            segments["window"] = 1 << 20  # made before the recorder kept it: as large as any
         facts = json.loads(stored["facts"].tobytes())
     sockets = tuple(_socket(raw) for raw in facts.pop("sockets"))
     facts["notes"] = tuple(facts["notes"])

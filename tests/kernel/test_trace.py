@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import statistics
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -129,7 +131,7 @@ ASKING = """
 import socket
 print('ready', flush=True)
 c = socket.create_connection(('{address}', 7000))
-for _ in range(8):
+for _ in range({rounds}):
     c.sendall(b'q'); assert c.recv(1)
 c.close()
 """
@@ -138,7 +140,7 @@ c.close()
 def test_a_toggle_by_setsockopt_is_told(hosts):
     """In the middle of an answer's round, with an ACK pending: it is flushed, and pingpong is left without a timer."""
     with python(hosts.server, TOGGLING), tracing("--netns", hosts.server.name, "--acks") as trace:
-        with python(hosts.client, ASKING.format(address=hosts.server_address(4))) as client:
+        with python(hosts.client, ASKING.format(address=hosts.server_address(4), rounds=8)) as client:
             assert client.wait(20) == 0
         events = trace.end(hosts.server)
     toggles = of(events, "mode", because="setsockopt TCP_QUICKACK")
@@ -153,6 +155,59 @@ def counter(host, name):
     text = call_inside(host, Path("/proc/thread-self/net/netstat").read_text)
     names, values = (line.split() for line in text.splitlines() if line.startswith("TcpExt:"))
     return int(values[names.index(name)])
+
+
+#: A server whose recv() waits for its page, with the socket locked, until after the delayed-ACK timer has gone off.
+LOCKED = """
+import ctypes, fcntl, mmap, platform, select, socket, struct, threading, time
+USERFAULTFD = {'x86_64': 323, 'aarch64': 282}
+page, faults = mmap.mmap(-1, mmap.PAGESIZE), ctypes.CDLL(None).syscall(USERFAULTFD[platform.machine()], 0)
+start = ctypes.addressof(ctypes.c_char.from_buffer(page))
+fcntl.ioctl(faults, 0xC018AA3F, bytearray(struct.pack('QQQ', 0xAA, 0, 0)))  # UFFDIO_API
+fcntl.ioctl(faults, 0xC020AA00, bytearray(struct.pack('QQQQ', start, mmap.PAGESIZE, 1, 0)))  # UFFDIO_REGISTER, missing
+def give():
+    assert select.select([faults], [], [], 10)[0]
+    time.sleep(0.1)
+    fcntl.ioctl(faults, 0xC020AA04, bytearray(struct.pack('QQQQ', start, mmap.PAGESIZE, 0, 0)))  # UFFDIO_ZEROPAGE
+s = socket.create_server(('0.0.0.0', 7000))
+print('ready', flush=True)
+c, _ = s.accept()
+assert c.recv(1)
+c.sendall(b'x')
+assert select.select([c], [], [], 10)[0]
+threading.Thread(target=give).start()
+assert c.recv_into(page) == 1
+time.sleep(0.05)
+c.sendall(b'x')
+assert not c.recv(1)
+"""
+
+
+def test_a_timer_that_found_its_socket_in_use_is_told_like_any_other(hosts):
+    """Its handler runs when the program lets go (TcpExtDelayedACKLocked, tcp_release_cb)."""
+    with python(hosts.server, LOCKED), tracing("--netns", hosts.server.name) as trace:
+        with python(hosts.client, ASKING.format(address=hosts.server_address(4), rounds=2)) as client:
+            assert client.wait(20) == 0
+        events = trace.end(hosts.server)
+    assert counter(hosts.server, "DelayedACKLocked") >= 1
+    [ack] = of(events, "ack", outcome="fired")
+    assert 100 * MS <= ack["delay_ns"] < 145 * MS
+    assert [event["because"] for event in of(events, "mode")].count("delayed-ACK timer") == 1
+
+
+def test_fired_timers_are_told_as_often_as_the_kernel_counts_them(hosts):
+    """Many at once: timers of one tick run in a row, in whatever process the tick has interrupted."""
+    shapes = [Shape(port=port, rounds=25) for port in range(7000, 7012)]
+    with ExitStack() as stack:
+        for shape in shapes:
+            stack.enter_context(lab.server(hosts, shape))
+        trace = stack.enter_context(tracing("--netns", hosts.server.name))
+        with ThreadPoolExecutor(len(shapes)) as loads:
+            list(loads.map(run_load, repeat(hosts), shapes))
+        events = trace.end(hosts.server)
+    told = of(events, "ack", outcome="fired")
+    assert len(told) == counter(hosts.server, "DelayedACKs") >= len(shapes) * 20
+    assert {event["mode"]["pingpong"] for event in told} == {0}
 
 
 def test_tail_loss_probes_are_told_as_often_as_the_kernel_counts_them():

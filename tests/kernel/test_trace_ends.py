@@ -37,7 +37,7 @@ def programs():
 def test_after_control_c_nothing_stays_attached(hosts):
     before = programs()
     with tracing("--netns", hosts.server.name) as trace:
-        assert len(programs() - before) == 7
+        assert len(programs() - before) == 5
         trace.end()
     # The kernel lets go of a link's program a moment later.
     assert eventually(lambda: not programs() - before)

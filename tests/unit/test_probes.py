@@ -12,16 +12,14 @@ import pytest
 from ackward.errors import PrivilegeMissing, Unavailable
 from ackward.kernel.btf import Btf
 from ackward.kernel.machine import Machine
-from ackward.kernel.probes import PROBES, Probe, cgroup2_mount, kernel_symbol, probe, probe_all
+from ackward.kernel.probes import PROBES, Probe, cgroup2_mount, probe, probe_all
 from ackward.kernel.questions import (
     ENOTSUPP,
-    KALLSYMS,
     KPROBES,
     MOUNTS,
     STATUS,
     USERS,
     capabilities,
-    find_symbol,
     inside_namespace,
     judge,
     mounts,
@@ -42,12 +40,6 @@ CONTAINER = """\
 812 790 0:26 /../../kubepods/pod7 /var/lib/with\\040space rw,relatime - cgroup2 cgroup2 rw
 813 790 0:26 / /sys/fs/cgroup rw,relatime - cgroup2 cgroup2 rw
 """
-KALLSYMS_OF_ROOT = """\
-ffffffff8202c1a0 t tcp_delack_timer_handler
-ffffffff82d7c1a0 d tcp_delack_timer
-ffffffff8202c2e0 t tcp_delack_timer
-ffffffff820339c0 T tcp_v4_rcv
-"""
 EVERYTHING, NOTHING = "CapEff:\t000001fffeffffff\n", "CapEff:\t0000000000000000\n"
 WHOLE_HOST, ROOTLESS = "         0          0 4294967295\n", "         0       1000          1\n"
 
@@ -66,7 +58,6 @@ def recorded(files: dict[Path, str] | None = None, **answers: Any) -> Machine:
         STATUS: EVERYTHING,
         USERS: WHOLE_HOST,
         MOUNTS: HYBRID,
-        KALLSYMS: KALLSYMS_OF_ROOT,
         KPROBES: "8\n",
     }
     texts |= files or {}
@@ -142,7 +133,7 @@ def test_without_privileges_nothing_that_needs_one_is_called_absent() -> None:
         )
 
     nobody = recorded(
-        {STATUS: NOTHING, KALLSYMS: "0000000000000000 t tcp_delack_timer\n"},
+        {STATUS: NOTHING},
         user=lambda: 65534,
         load_program=refuse(errno.EPERM),
         attach_raw_tracepoint=refuse(errno.EPERM),
@@ -157,7 +148,6 @@ def test_without_privileges_nothing_that_needs_one_is_called_absent() -> None:
     assert results["cgroup_skb"].outcome is UNSURE
     assert results["cgroup_skb"].detail == "cannot be tried without CAP_BPF and CAP_NET_ADMIN"
     assert results["raw_tracepoint"].detail == "cannot be tried without CAP_BPF and CAP_PERFMON"
-    assert results["tcp_delack_timer"].outcome is UNSURE
     assert results["TCP_QUICKACK"].outcome is YES
 
 
@@ -210,20 +200,6 @@ def test_cgroup_v2_is_where_the_kernel_says_and_the_whole_tree_is_preferred() ->
 def test_no_cgroup_v2_says_how_to_mount_it() -> None:
     with pytest.raises(Unavailable, match=r"not mounted.*Next: .*mount -t cgroup2"):
         cgroup2_mount(recorded({MOUNTS: ""}))
-
-
-def test_a_symbol_is_a_function_of_exactly_that_name() -> None:
-    assert kernel_symbol("tcp_delack_timer", recorded()) == 0xFFFFFFFF8202C2E0
-    assert kernel_symbol("tcp_delack", recorded()) is None
-    assert kernel_symbol("tcp.delack_timer", recorded()) is None
-
-
-def test_a_hidden_symbol_is_no_address_and_not_absent() -> None:
-    hidden = recorded({KALLSYMS: "0000000000000000 t tcp_delack_timer\n"})
-    assert find_symbol(hidden.read(KALLSYMS), "tcp_delack_timer") == 0
-    assert kernel_symbol("tcp_delack_timer", hidden) is None
-    assert ask("tcp_delack_timer", hidden).outcome is UNSURE
-    assert ask("tcp_delack_timer", recorded({KALLSYMS: ""})).outcome is NO
 
 
 @pytest.mark.parametrize(

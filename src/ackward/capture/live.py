@@ -20,7 +20,7 @@ from ackward.errors import ProgramRejected
 from ackward.kernel import sysctl
 from ackward.kernel.libbpf import Map, Object
 from ackward.kernel.namespaces import Namespace, current
-from ackward.kernel.probes import cgroup2_mount, kernel_symbol
+from ackward.kernel.probes import cgroup2_mount
 from ackward.kernel.processes import container_of_cgroup
 from ackward.kernel.sockets import listening_ports
 from ackward.model.segments import (
@@ -78,15 +78,8 @@ class LiveCapture:
 
         self._object = Object(PROGRAM, purpose="live sockets cannot be watched")
         try:
-            timer = kernel_symbol("tcp_delack_timer")
-            self._timers_seen = timer is not None
-            if timer is None:
-                self._notes.append(
-                    "the address of tcp_delack_timer is hidden (kernel.kptr_restrict): delayed ACKs are inferred"
-                )
             settings = struct.pack(
-                "=QQQIHHH6x",
-                timer or 0,
+                "=QQIHHH6x",
                 self.scope.slow_ns,
                 self.scope.cgroup.stat().st_ino if self.scope.cgroup else 0,
                 self.scope.netns.inode if self.scope.netns else 0,
@@ -126,7 +119,6 @@ class LiveCapture:
     def _attach(self) -> None:
         cgroup = self.scope.cgroup or cgroup2_mount()
         self._object.attach("state_changed")
-        self._object.attach("timer_fired")
         try:
             self._object.attach("write_returned")
             self._writes_seen = True
@@ -189,7 +181,6 @@ class LiveCapture:
             source="live",
             notes=tuple(self._notes),
             writes_seen=self._writes_seen,
-            timers_seen=self._timers_seen,
             segment_count=segment_count,
             shed_flows=len(lost),
         )

@@ -265,6 +265,10 @@ static __always_inline void segment_seen(struct __sk_buff *skb, u8 kind)
 			return;
 	}
 	advance(record, tp, &segment, kind == SENT, now);
+	if (kind == RECEIVED && segment.bytes)
+		data_arrives(tp, &record->data_jiffies);
+	if (kind == SENT && sent_by_ack_timer(tp, &segment, record->data_jiffies))
+		describe_segment(append(record, now), skb, tp, &segment, ACK_TIMER);
 	event = append(record, now);
 	describe_segment(event, skb, tp, &segment, kind);
 	if (kind == SENT && event->write_seq == segment.seq + segment.bytes)
@@ -341,26 +345,6 @@ int write_returned(struct bpf_raw_tracepoint_args *ctx)
 	queued = BPF_CORE_READ(tp, write_seq) - BPF_CORE_READ(tp, snd_nxt);
 	if (queued)
 		hold(record, tp, queued);
-	return 0;
-}
-
-/* A delayed-ACK timer went off. Only with an ACK still pending did it delay anything: after a piggybacked ACK the
- * kernel clears `pending` but lets the timer run (tcp_delack_timer_handler). */
-SEC("raw_tp/timer_expire_entry")
-int timer_fired(struct bpf_raw_tracepoint_args *ctx)
-{
-	struct timer_list *timer = (struct timer_list *)ctx->args[0];
-	struct socket_record *record;
-	struct tcp_sock *tp;
-	u64 key;
-
-	if (!settings.ack_timer || (u64)(long)BPF_CORE_READ(timer, function) != settings.ack_timer)
-		return 0;
-	tp = (void *)timer - bpf_core_field_offset(struct inet_connection_sock, icsk_delack_timer);
-	key = (u64)(long)tp;
-	record = bpf_map_lookup_elem(&sockets, &key);
-	if (record && BPF_CORE_READ(tp, inet_conn.icsk_ack.pending) & ICSK_ACK_TIMER)
-		note(record, tp, ACK_TIMER, bpf_ktime_get_ns());
 	return 0;
 }
 

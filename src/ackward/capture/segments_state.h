@@ -3,7 +3,7 @@
 #ifndef ACKWARD_SEGMENTS_STATE_H
 #define ACKWARD_SEGMENTS_STATE_H
 
-#include "tcp_segment.h"
+#include "tcp_timers.h"
 
 #define RING 64 /* events kept per socket: an exchange of ordinary requests has 4 to 12 */
 #define MAX_SOCKETS 65536
@@ -48,6 +48,7 @@ struct socket_record {
 	u64 last_response_ns;
 	u64 bytes_sent; /* since the flow's sums were last brought up to date */
 	u64 bytes_received;
+	u64 data_jiffies; /* when the oldest data came that has no ACK yet */
 	u32 flow;
 	u32 count; /* events in the ring, ever growing within an exchange */
 	u32 sent_end;
@@ -65,7 +66,6 @@ struct socket_record {
 };
 
 const volatile struct {
-	u64 ack_timer; /* address of tcp_delack_timer, 0 if unknown */
 	u64 slow_ns;
 	u64 cgroup; /* its id; 0: any */
 	u32 netns;  /* 0: any */

@@ -25,12 +25,11 @@ static __always_inline void ack_left(struct traced_socket *socket, struct __sk_b
 {
 	if (!socket->data_ns || !(segment->flags & ACK) || before(segment->ack, socket->data_end))
 		return;
-	if (settings.every_ack || socket->timer_ns || now - socket->data_ns >= settings.slow_ns)
+	if (settings.every_ack || socket->by_ack_timer || now - socket->data_ns >= settings.slow_ns)
 		tell_segment(socket, skb, tp, segment, SENT, ACK_SENT, now);
 	/* Data may have come that the socket had not seen when it wrote this ACK. */
 	socket->data_ns = before(segment->ack, socket->received_end) ? socket->later_data_ns : 0;
 	socket->data_end = socket->received_end;
-	socket->timer_ns = 0;
 }
 
 static __always_inline void data_left(struct traced_socket *socket, struct __sk_buff *skb, struct tcp_sock *tp,
@@ -61,6 +60,10 @@ int trace_sent(struct __sk_buff *skb)
 	if (!socket)
 		return PASS;
 	now = bpf_ktime_get_ns();
+	socket->timer = sending_timer(tp, &segment);
+	socket->by_ack_timer = socket->data_ns && sent_by_ack_timer(tp, &segment, socket->data_jiffies);
+	if (socket->by_ack_timer)
+		socket->happened |= TIMER_FIRED;
 	if (socket->timer || (segment.bytes && before(segment.seq, tp->snd_nxt)))
 		tell_segment(socket, skb, tp, &segment, SENT, SENT_AGAIN, now);
 	ack_left(socket, skb, tp, &segment, now);
@@ -114,6 +117,7 @@ int trace_received(struct __sk_buff *skb)
 		socket->happened |= OUT_OF_ORDER;
 	if (end == segment.seq)
 		return PASS;
+	data_arrives(tp, &socket->data_jiffies);
 	socket->happened |= DATA_RECEIVED;
 	if (before(expected, segment.seq) || !before(expected, end))
 		return PASS; /* acknowledged at once (tcp_data_queue) */
@@ -156,23 +160,18 @@ int trace_read(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-#define SOCKET_OF(timer, field) \
-	((struct tcp_sock *)((void *)(timer) - bpf_core_field_offset(struct inet_connection_sock, field)))
-
-/* Of no worth without every_ack: arming is not delaying. */
+/* Some timer of the host: an address at which no socket lies is not in the map. Of no worth without every_ack: arming is
+ * not delaying. */
 SEC("raw_tp/timer_start")
 int trace_timer_started(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct timer_list *timer = (struct timer_list *)ctx->args[0];
+	struct tcp_sock *tp = (struct tcp_sock *)(ctx->args[0] - bpf_core_field_offset(struct inet_connection_sock,
+											 icsk_delack_timer));
 	struct traced_socket *socket;
 	struct trace_event *event;
-	struct tcp_sock *tp;
 	struct ack_mode mode;
 	u64 now;
 
-	if ((u64)(long)BPF_CORE_READ(timer, function) != settings.ack_timer)
-		return 0;
-	tp = SOCKET_OF(timer, icsk_delack_timer);
 	socket = known(tp);
 	if (!socket)
 		return 0;
@@ -188,51 +187,6 @@ int trace_timer_started(struct bpf_raw_tracepoint_args *ctx)
 		describe_moment(&event->now, tp, ACK_TIMER);
 		bpf_ringbuf_submit(event, 0);
 	}
-	return 0;
-}
-
-SEC("raw_tp/timer_expire_entry")
-int trace_timer_fired(struct bpf_raw_tracepoint_args *ctx)
-{
-	struct timer_list *timer = (struct timer_list *)ctx->args[0];
-	u64 function = (u64)(long)BPF_CORE_READ(timer, function);
-	struct traced_socket *socket;
-	struct tcp_sock *tp;
-
-	if (!function)
-		return 0;
-	if (function == settings.ack_timer) {
-		tp = SOCKET_OF(timer, icsk_delack_timer);
-		socket = known(tp);
-		if (socket && BPF_CORE_READ(tp, inet_conn.icsk_ack.pending) & ICSK_ACK_TIMER) {
-			socket->timer_ns = bpf_ktime_get_ns();
-			socket->happened |= TIMER_FIRED;
-		}
-	} else if (function == settings.write_timer) {
-		if (!bpf_core_field_exists(((struct inet_connection_sock *)0)->icsk_retransmit_timer)) {
-			totals.timers_hidden = 1;
-			return 0;
-		}
-		tp = SOCKET_OF(timer, icsk_retransmit_timer);
-		socket = known(tp);
-		if (socket)
-			socket->timer = BPF_CORE_READ(tp, inet_conn.icsk_pending);
-	}
-	return 0;
-}
-
-SEC("raw_tp/timer_expire_exit")
-int trace_timer_done(struct bpf_raw_tracepoint_args *ctx)
-{
-	struct timer_list *timer = (struct timer_list *)ctx->args[0];
-	struct traced_socket *socket;
-
-	if (!settings.write_timer || (u64)(long)BPF_CORE_READ(timer, function) != settings.write_timer ||
-	    !bpf_core_field_exists(((struct inet_connection_sock *)0)->icsk_retransmit_timer))
-		return 0;
-	socket = known(SOCKET_OF(timer, icsk_retransmit_timer));
-	if (socket)
-		socket->timer = 0;
 	return 0;
 }
 

@@ -3,7 +3,7 @@
 #ifndef ACKWARD_TRACE_STATE_H
 #define ACKWARD_TRACE_STATE_H
 
-#include "tcp_segment.h"
+#include "tcp_timers.h"
 
 #define MAX_SOCKETS 65536
 #define FIN 1 /* RFC 9293 section 3.1 */
@@ -60,13 +60,14 @@ struct trace_event {
 	struct segment_event now;  /* the segment, or the moment, at which this was noticed */
 	struct segment_event held; /* WRITE_RELEASED: the moment from which bytes were held */
 	struct traced_end end;
-	u64 data_ns;  /* the oldest data that has no ACK yet came; 0 if all has */
-	u64 timer_ns; /* the delayed-ACK timer last fired with that ACK pending; 0 if it has not */
+	u64 data_ns; /* the oldest data that has no ACK yet came; 0 if all has */
 	struct ack_mode before; /* as last looked at; what holds now stands in `now` */
 	u8 route_quickack;
 	u8 what;
 	u8 happened;
-	u8 timer; /* icsk_pending of the timer whose handler runs now; 0 outside of one */
+	u8 timer; /* enum write_timer: whose handler sends this; 0 if none does */
+	u8 by_ack_timer; /* the delayed-ACK timer sends this */
+	u8 unused[7];
 };
 
 /* Never used: keeps the type in the object, from which user space's layout is generated. */
@@ -77,20 +78,19 @@ struct traced_socket {
 	struct segment_event held; /* time_ns is 0 if nothing is */
 	u64 data_ns;
 	u64 later_data_ns;
-	u64 timer_ns;
+	u64 data_jiffies;
 	u32 data_end;     /* of the oldest data without an ACK */
 	u32 received_end; /* of all data in order so far */
 	u32 flow;
 	struct ack_mode mode;
 	u8 happened;
-	u8 timer;
+	u8 timer; /* of the segment that was last sent, as in the event */
+	u8 by_ack_timer;
 	u8 owner_known;
 	u8 told; /* an event of it has left */
 };
 
 const volatile struct {
-	u64 ack_timer;   /* address of tcp_delack_timer, 0 if unknown */
-	u64 write_timer; /* address of tcp_write_timer, 0 if unknown */
 	u64 slow_ns;
 	u32 netns; /* 0: any */
 	u16 port;  /* 0: any */
@@ -103,7 +103,6 @@ struct {
 	u32 flows;
 	u32 refused; /* sockets that found no room */
 	u32 unparsed;
-	u32 timers_hidden; /* this kernel keeps the write timer elsewhere */
 } totals = {};
 
 struct {

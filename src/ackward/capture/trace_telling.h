@@ -19,12 +19,12 @@ static __always_inline struct trace_event *begin(struct traced_socket *socket, u
 	event->held = socket->held;
 	event->end = socket->end;
 	event->data_ns = socket->data_ns;
-	event->timer_ns = socket->timer_ns;
 	event->before = socket->mode;
 	event->route_quickack = socket->mode.route_quickack;
 	event->what = what;
 	event->happened = socket->happened;
 	event->timer = socket->timer;
+	event->by_ack_timer = socket->by_ack_timer;
 	socket->told = 1;
 	return event;
 }

@@ -18,7 +18,7 @@ from ackward.capture.trace_layout import TRACE_EVENT
 from ackward.errors import ProgramRejected
 from ackward.kernel.libbpf import Object
 from ackward.kernel.namespaces import in_sight
-from ackward.kernel.probes import cgroup2_mount, kernel_symbol
+from ackward.kernel.probes import cgroup2_mount
 from ackward.kernel.processes import container_of_cgroup
 from ackward.model.report import Process
 from ackward.model.segments import Endpoint
@@ -53,16 +53,8 @@ class TraceSource:
 
         self._object = Object(PROGRAM, purpose="live sockets cannot be traced")
         try:
-            timers = {name: kernel_symbol(name) for name in ("tcp_delack_timer", "tcp_write_timer")}
-            for name in (name for name, address in timers.items() if address is None):
-                lost = "delayed ACKs that it sends" if name == "tcp_delack_timer" else "its probes"
-                self.notes.append(
-                    f"the address of {name} is hidden (kernel.kptr_restrict): {lost} are told from less"
-                )
             settings = struct.pack(
-                "=QQQIHBB",
-                timers["tcp_delack_timer"] or 0,
-                timers["tcp_write_timer"] or 0,
+                "=QIHBB",
                 self.scope.slow_ns,
                 self.scope.netns.inode if self.scope.netns else 0,
                 self.scope.port or 0,
@@ -93,7 +85,7 @@ class TraceSource:
 
     def _attach(self) -> None:
         cgroup = self.scope.cgroup or cgroup2_mount()
-        for program in ("trace_closed", "trace_timer_fired", "trace_timer_done", "trace_read"):
+        for program in ("trace_closed", "trace_read"):
             self._object.attach(program)
         try:
             self._object.attach("trace_written")
@@ -123,14 +115,10 @@ class TraceSource:
 
     def lost(self) -> int:
         """How many events found no room since the last call. Notes of sockets without room are added on the way."""
-        lost, _, refused, unparsed, hidden = struct.unpack("=QIIII", self._totals.get(b"\0" * 4) or b"")
+        lost, _, refused, unparsed = struct.unpack("=QIII4x", self._totals.get(b"\0" * 4) or b"")
         for count, words in (
             (refused, "some sockets found no room in the trace: none of their events are told"),
             (unparsed, "packets with IPv6 extension headers were not read"),
-            (
-                hidden,
-                "this kernel keeps the write timer elsewhere: what made it send again is told from less",
-            ),
         ):
             if count and words not in self.notes:
                 self.notes.append(words)

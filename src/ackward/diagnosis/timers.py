@@ -1,8 +1,7 @@
 """ACKs that were being waited for, as seen from the receiver's host: delayed ones, and prompt ones.
 
 The kernel tells when a delayed-ACK timer fired with an ACK pending: that is observed. A capture at that host shows only
-the outcome, an ACK without data that left long after the data it acknowledges: that is inferred. So does a kernel that
-hides its timers, or one that kept our program from running when one fired.
+the outcome, an ACK without data that left long after the data it acknowledges: that is inferred.
 
 Arming is not delaying: an armed ACK often leaves with data. Firing is not delaying either, if nothing was pending (the
 recorder leaves those out) or if nobody waited: only a peer that sends again as soon as the ACK arrives had waited. A
@@ -22,8 +21,6 @@ from ackward.diagnosis.minshall import breaks_rule
 from ackward.diagnosis.segmented import Bools, Ints, running_max
 from ackward.model.segments import Kind, Vantage
 
-#: The timer's handler sends the ACK itself, in the same softirq.
-SAME_SOFTIRQ_NS = 1_000_000
 #: An ACK without data that leaves this long after the data was delayed on purpose: delayed-ACK timers are 8 ms at the
 #: least (a capped one), scheduling delays of a receiver rarely more than a few.
 LATE_NS = 5_000_000
@@ -79,7 +76,7 @@ def _at(timeline: Timeline, vantage: Vantage) -> AwaitedAcks:
 
     exchange, late = timeline.exchange[timer], fired[timer] | (time[timer] - time[data] > LATE_NS)
     rtt = timeline.min_rtt[exchange]
-    alone = (segments["bytes"][ack] == 0) & (time[ack] - time[timer] < SAME_SOFTIRQ_NS)
+    alone = segments["bytes"][ack] == 0
     alone &= (answer < 0) | (answer > released)
     until = time[released] - time[ack]
     waited = alone & (until >= 0) & (until <= rtt * 3 // 2 + PROMPT_SLACK_NS)
@@ -121,12 +118,12 @@ def delays(timeline: Timeline, vantage: Vantage) -> Bools:
 
 def _bare(timeline: Timeline, fired: Bools, sent: Bools) -> Bools:
     """Rows of ``sent`` without data that acknowledge something, and that no timer sent which the kernel told of."""
-    flow, time = timeline.segments["flow"], timeline.time
+    flow = timeline.segments["flow"]
     row = np.flatnonzero(sent & (timeline.segments["bytes"] == 0))
     acknowledged = running_max(flow, timeline.ack64, where=sent, inclusive=False, at=row)
     row = row[timeline.ack64[row] > acknowledged]
     timer, before = timeline.previous(fired, row), timeline.previous(sent, row)
-    told = (timer >= 0) & (timer > before) & (time[row] - time[timer] < SAME_SOFTIRQ_NS)
+    told = (timer >= 0) & (timer > before)
     bare = np.zeros(len(sent), bool)
     bare[row[~told]] = True
     return bare

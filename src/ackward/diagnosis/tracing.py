@@ -2,8 +2,7 @@
 
 Each raw event (``trace_event`` of trace.bpf.c) carries all that its name depends on, so a lost one spoils no other.
 Laws
- - An armed timer is no delay. An ACK was delayed by its timer only if that fired with the ACK pending and the ACK left
-   alone in the same softirq (:mod:`ackward.diagnosis.timers`).
+ - An armed timer is no delay. An ACK was delayed by its timer only if that went off with the ACK pending, and sent it.
  - Whether Nagle's algorithm held a write is decided by :func:`ackward.diagnosis.holds.rule_of`, as in a report.
  - What turned quick ACKs on or off is named only if no other rule of the kernel could have.
 """
@@ -18,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ackward.diagnosis.holds import Rule, rule_of
-from ackward.diagnosis.timers import SAME_SOFTIRQ_NS
 from ackward.model.segments import Flag, Kind
 from ackward.model.trace import (
     AckEvent,
@@ -57,7 +55,7 @@ class Happened(enum.IntFlag):
     FIN_RECEIVED = 32
 
 
-#: icsk_pending while the write timer's handler runs (include/net/inet_connection_sock.h, ICSK_TIME_*).
+#: Which timer's handler sent a segment (include/net/inet_connection_sock.h, ICSK_TIME_*).
 _TIMERS = {1: Probe.TIMEOUT, 3: Probe.ZERO_WINDOW, 5: Probe.TAIL_LOSS, 6: Probe.REORDERING}
 #: enum tcp_ca_state (include/uapi/linux/tcp.h): in these, ACKs clock out what is sent again.
 _CLOCKED_REPAIRS = {3: Probe.FAST, 4: Probe.TIMEOUT}
@@ -150,9 +148,7 @@ def _outcome(row: Any) -> Outcome:
         return Outcome.ARMED
     if row["now"]["bytes"] or row["now"]["tcp_flags"] & Flag.FIN:
         return Outcome.WITH_DATA
-    timer = int(row["timer_ns"])
-    fired = timer and int(row["now"]["time_ns"]) - timer < SAME_SOFTIRQ_NS
-    return Outcome.FIRED if fired else Outcome.ALONE
+    return Outcome.FIRED if row["by_ack_timer"] else Outcome.ALONE
 
 
 def _acknowledged(row: Any) -> bool:

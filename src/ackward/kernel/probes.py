@@ -14,7 +14,6 @@ from ackward.errors import AckwardError, Unavailable
 from ackward.kernel.bpf_syscall import BPF_F_NO_PREALLOC, AttachType, MapType, ProgramType
 from ackward.kernel.machine import LINUX, Machine
 from ackward.kernel.questions import (
-    KALLSYMS,
     MOUNTS,
     Answer,
     Question,
@@ -22,7 +21,6 @@ from ackward.kernel.questions import (
     capability,
     fentry,
     field,
-    find_symbol,
     inside_namespace,
     judge,
     kernel_types,
@@ -32,7 +30,6 @@ from ackward.kernel.questions import (
     mounts,
     program,
     root,
-    symbol,
     tcp_option,
     tracepoint,
 )
@@ -64,14 +61,6 @@ def cgroup2_mount(machine: Machine = LINUX) -> Path:
 def cgroup_directory(cgroup: str | None) -> Path:
     """The directory of a cgroup (v2) below the mount; of the whole hierarchy for none. Raises :class:`Unavailable`."""
     return cgroup2_mount() / (cgroup or "").lstrip("/")
-
-
-def kernel_symbol(name: str, machine: Machine = LINUX) -> int | None:
-    """The address of a kernel function, or None if it is absent or hidden from this user."""
-    try:
-        return find_symbol(machine.read(KALLSYMS), name) or None
-    except OSError:
-        return None  # no CONFIG_KALLSYMS
 
 
 def probe(row: Probe, machine: Machine = LINUX, *, seconds: float = 3.0) -> ProbeResult:
@@ -144,11 +133,6 @@ PROBES: tuple[Probe, ...] = (
         ),
         ("tracefs", mounted("tracefs", "/sys/kernel/tracing"), _NO_NEED),
         ("libbpf", libbpf_found, f"BPF programs cannot be fitted to this kernel: {_NO_WATCH}"),
-        (
-            "tcp_delack_timer",
-            symbol("tcp_delack_timer"),
-            f"fired ACK timers cannot be recognised: {_INFERRED}",
-        ),
     ),
     *_group(
         "BPF programs",
@@ -156,7 +140,7 @@ PROBES: tuple[Probe, ...] = (
         (
             "raw_tracepoint",
             program(_P.RAW_TRACEPOINT, _A.UNSPECIFIED, _PERF),
-            f"no writes or timers: {_NO_WATCH}",
+            f"no writes and no ends of connections: {_NO_WATCH}",
         ),
         ("sock_ops", program(_P.SOCK_OPS, _A.CGROUP_SOCK_OPS, _NET), "no remedy can be scoped by cgroup"),
         ("sk_msg", program(_P.SK_MSG, _A.SK_MSG_VERDICT, _NET), _NO_BYPASS),
@@ -201,11 +185,6 @@ PROBES: tuple[Probe, ...] = (
             tracepoint("inet_sock_set_state"),
             "connections that open and close while watched are noticed late",
         ),
-        (
-            "timer_expire_entry",
-            tracepoint("timer_expire_entry"),
-            f"fired ACK timers are not seen: {_INFERRED}",
-        ),
         ("timer_start", tracepoint("timer_start"), "armed ACK timers are not seen, only fired ones"),
         ("tcp_probe", tracepoint("tcp_probe"), "nothing is lost: cgroup_skb sees the same segments"),
         (
@@ -224,7 +203,7 @@ PROBES: tuple[Probe, ...] = (
         (
             "icsk_delack_timer",
             field("inet_connection_sock", "icsk_delack_timer"),
-            f"the socket of a fired ACK timer cannot be found: {_INFERRED}",
+            f"fired ACK timers cannot be recognised: {_INFERRED}",
         ),
         (
             "dst_quick_ack",

@@ -20,7 +20,6 @@ from ackward.model.doctor import Outcome
 MOUNTS = Path("/proc/self/mountinfo")
 STATUS = Path("/proc/self/status")
 USERS = Path("/proc/self/uid_map")
-KALLSYMS = Path("/proc/kallsyms")
 KPROBES = Path("/sys/bus/event_source/devices/kprobe/type")
 
 #: Capabilities that CAP_SYS_ADMIN includes: kernels had no finer ones before.
@@ -46,12 +45,6 @@ def mounts(mountinfo: str, kind: str) -> list[Path]:
             place = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
             found.append((fields[3] != "/", Path(place)))
     return [place for _, place in sorted(found, key=lambda entry: entry[0])]
-
-
-def find_symbol(kallsyms: str, name: str) -> int | None:
-    """A function's address in the text of /proc/kallsyms: None if absent, 0 if hidden from the reader."""
-    match = re.search(rf"^([0-9a-f]+) [tT] {re.escape(name)}$", kallsyms, re.MULTILINE)
-    return int(match[1], 16) if match else None
 
 
 def capabilities(machine: Machine) -> frozenset[str]:
@@ -198,20 +191,6 @@ def bpf_map(kind: MapType, key: int, value: int, entries: int, flags: int = 0) -
         return judge(
             machine.create_map(kind, key, value, entries, flags), lacking=_lacking(machine, "CAP_BPF")
         )
-
-    return ask
-
-
-def symbol(name: str) -> Question:
-    """Whether the address of a kernel function is there, and not hidden from this user."""
-
-    def ask(machine: Machine) -> Answer:
-        address = find_symbol(machine.read(KALLSYMS), name)
-        if address is None:
-            return Outcome.NO, "not in /proc/kallsyms"
-        if address == 0:
-            return Outcome.UNSURE, "hidden; root sees it if kernel.kptr_restrict is below 2"
-        return Outcome.YES, ""
 
     return ask
 

@@ -35,8 +35,6 @@ _SEEING = (
 )
 _SEEING_MORE = (
     "sock_send_length",
-    "timer_expire_entry",
-    "tcp_delack_timer",
     "icsk_delack_timer",
     "inet_sock_set_state",
     "CAP_SYS_ADMIN",

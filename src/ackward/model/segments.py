@@ -193,6 +193,5 @@ class Recording:
     source: str
     notes: tuple[str, ...] = ()
     writes_seen: bool = True
-    timers_seen: bool = True
     segment_count: int = 0
     shed_flows: int = 0

@@ -62,7 +62,13 @@ struct inet_sock {
 	struct sock sk;
 };
 
+struct hlist_node {
+	struct hlist_node **pprev;
+};
+
 struct timer_list {
+	struct hlist_node entry;
+	unsigned long expires;
 	void (*function)(struct timer_list *timer);
 };
 

@@ -19,7 +19,6 @@
 #define TCP_SYN_SENT 2
 #define TCP_CLOSE 7
 #define TCP_LISTEN 10
-#define ICSK_ACK_TIMER 2 /* include/net/inet_connection_sock.h */
 #define ETH_P_IP 0x0800
 #define ETH_P_IPV6 0x86DD
 #define IPPROTO_TCP 6
