@@ -182,9 +182,12 @@ class Containerd:
         return Sandboxed(protobuf.text(answer, 1), namespace, name, config)
 
     def remove_pod(self, sandbox_id: str) -> None:
-        """StopPodSandbox and RemovePodSandbox."""
-        self.call("StopPodSandbox", {1: sandbox_id})
-        self.call("RemovePodSandbox", {1: sandbox_id})
+        """StopPodSandbox and RemovePodSandbox; both may be asked again, as kubelet does when a shim ends in between."""
+        for method in ("StopPodSandbox", "RemovePodSandbox"):
+            try:
+                self.call(method, {1: sandbox_id})
+            except grpc.CallFailed:
+                self.call(method, {1: sandbox_id})
 
     def pods(self) -> list[str]:
         """The ids of all sandboxes, running or not."""

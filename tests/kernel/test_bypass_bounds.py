@@ -20,9 +20,12 @@ from tests.kernel.bypass_hosts import (
 from tests.kernel.cgroups import removed
 from tests.kernel.quickack_hosts import ip
 from tests.polling import eventually
+from tests.steady import FINAL
 
 from ackward.kernel.namespaces import Namespace
 from ackward.remedies.bypass.engine import Engine
+
+pytestmark = FINAL
 
 LIMITED = Path("/sys/fs/cgroup/memory/memory.kmem.tcp.limit_in_bytes")
 

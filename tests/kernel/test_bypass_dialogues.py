@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tests.kernel.bypass_differences import DECLARED
+from tests.steady import FINAL
 
 from ackward.kernel.namespaces import temporary
 from ackward.remedies.bypass.selftest.calls import CALLS
@@ -20,6 +21,8 @@ from ackward.remedies.bypass.selftest.dialogue import Step, first_difference, pl
 from ackward.remedies.bypass.selftest.hazards import TRIALS
 from ackward.remedies.bypass.selftest.run import require_redirection
 from ackward.remedies.bypass.selftest.ways import Joined, Kind, PlainTcp
+
+pytestmark = FINAL
 
 #: A nightly run may ask for thousands.
 DIALOGUES = int(os.environ.get("ACKWARD_DIALOGUES", "250"))

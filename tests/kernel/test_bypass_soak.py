@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 from tests.kernel.bypass_load import compiled, serving
 from tests.polling import eventually
+from tests.steady import FINAL
 
 from ackward.lab.topology import DEVICE, TwoHosts, run_on
 from ackward.remedies.bypass.engine import Engine
 from ackward.remedies.bypass.selftest.ways import Joined
+
+pytestmark = FINAL
 
 GIGABYTES = float(os.environ.get("ACKWARD_SOAK_GB", "20"))
 CONNECTIONS = int(os.environ.get("ACKWARD_SOAK_CONNECTIONS", "50000"))

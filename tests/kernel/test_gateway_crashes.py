@@ -31,6 +31,7 @@ from tests.kernel.gateway_wires import (
     three_hosts,
 )
 from tests.polling import eventually
+from tests.steady import FINAL
 
 from ackward.gateway.settings import Settings, Steps, TransparentListener
 from ackward.kernel.bpffs import BPFFS
@@ -38,6 +39,8 @@ from ackward.kernel.namespaces import Namespace
 from ackward.remedies.clearance import undo_all
 from ackward.remedies.receipts import Receipts
 from ackward.remedies.transaction import identify
+
+pytestmark = FINAL
 
 #: Where legs arrive: an address of the server's host outside the network that the entry takes over.
 LEGS = ("10.78.8.8", 9100)

@@ -11,11 +11,14 @@ import pytest
 from tests.kernel.gateway_hosts import ECHO, EXIT, SERVER, Peer, exchange, gateways
 from tests.kernel.lab_hosts import python
 from tests.polling import eventually
+from tests.steady import FINAL
 
 from ackward.gateway import protocol_messages as wire
 from ackward.gateway.initiator import Initiator
 from ackward.gateway.protocol import LegFailed
 from ackward.gateway.protocol_messages import Open, Reason, Result
+
+pytestmark = FINAL
 
 HERE = ip_address("127.0.0.1")
 WANTED = Open((HERE, SERVER), (HERE, 1))

@@ -24,6 +24,7 @@ from tests.kernel.gateway_chain import (
     server,
 )
 from tests.polling import eventually
+from tests.steady import FINAL
 
 from ackward.gateway.loop import Loop
 from ackward.gateway.pipes import Pipes
@@ -31,6 +32,8 @@ from ackward.gateway.relay import Relay
 from ackward.gateway.settings import Buffers, End, FixedListener, Settings, Steps
 from ackward.gateway.sockets import Socket, set_urgent_options
 from ackward.kernel.namespaces import Namespace, call_inside, command_inside
+
+pytestmark = FINAL
 
 STEPS = Steps(early=False, window=False)
 #: The promise of issue 8: what the gateway may hold for one connection.

@@ -18,8 +18,11 @@ from tests.kernel.gateway_hosts import ENTRY, SERVER, gateways
 from tests.kernel.gateway_wires import alive, bpf_objects, routing
 from tests.kernel.lab_hosts import program
 from tests.polling import eventually
+from tests.steady import FINAL
 
 from ackward.lab.topology import CLIENT, two_hosts
+
+pytestmark = FINAL
 
 CONNECTIONS = int(os.environ.get("ACKWARD_SOAK_CONNECTIONS", "4000"))
 AT_ONCE = int(os.environ.get("ACKWARD_SOAK_AT_ONCE", "2000"))

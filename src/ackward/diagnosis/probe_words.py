@@ -7,6 +7,7 @@ from ackward.diagnosis.probe_story import Story
 from ackward.diagnosis.probing import Sign, Verdict
 from ackward.model.causes import Cause
 from ackward.model.tcp_constants import RTO_MIN_NS
+from ackward.model.units import duration
 
 #: For the end that acknowledges, and for the end that sends.
 RECEIVER_ADVICE = (
@@ -70,10 +71,6 @@ def evidence(found: Story) -> str:
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _ms(ns: int) -> str:
-    return f"{ns / 1e6:.1f} ms"
-
-
 def _policy(seen: AckPolicy) -> str:
     if not seen.holds:
         return ""
@@ -86,7 +83,7 @@ def _policy(seen: AckPolicy) -> str:
     if seen.timer_ns is not None:
         held = f"; up to {seen.most_held} segments waited so" if seen.most_held > 1 else ""
         rules.append(
-            f"{_ms(seen.timer_ns)} after the first segment that it takes (median of {seen.late} ACKs{held})"
+            f"{duration(seen.timer_ns)} after the first segment that it takes (median of {seen.late} ACKs{held})"
         )
     more = "" if seen.threshold is not None else f" Its threshold is more than {seen.most_held} segments."
     return (
@@ -119,14 +116,14 @@ def _timer(found: Story) -> str:
     least = "" if found.told else "at least "
     return (
         "With several segments in flight a probe leaves after 2 SRTT + 2 ms, here "
-        f"{least}{_ms(found.expected_ns)} rounded up by "
-        f"one or two ticks ({_ms(found.seen_ns)} seen, medians); with exactly one after 2 SRTT + "
+        f"{least}{duration(found.expected_ns)} rounded up by "
+        f"one or two ticks ({duration(found.seen_ns)} seen, medians); with exactly one after 2 SRTT + "
         "rto_min, but no later than the "
-        f"retransmission timeout, {least}{_ms(found.expected_alone_ns)} (tcp_schedule_loss_probe())."
+        f"retransmission timeout, {least}{duration(found.expected_alone_ns)} (tcp_schedule_loss_probe())."
     )
 
 
 def _trap(seen: AckPolicy) -> str:
     if seen.timer_ns is None or seen.timer_ns >= RTO_MIN_NS:
         return ""
-    return f"An rto_min below {_ms(seen.timer_ns)} would make probes of single segments spurious too."
+    return f"An rto_min below {duration(seen.timer_ns)} would make probes of single segments spurious too."

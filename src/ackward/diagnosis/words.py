@@ -14,6 +14,7 @@ from ackward.model.causes import Cause, End
 from ackward.model.report import Remedy
 from ackward.model.scopes import USUAL_SEGMENTS
 from ackward.model.segments import Owner
+from ackward.model.units import duration
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,10 @@ class Loss:
         return int(np.median(self.stalled))
 
 
-def _duration(ns: int) -> str:
-    return f"{ns / 1e6:.1f} ms" if ns >= 100_000 else f"{ns / 1e3:.0f} us"
-
-
 def why(cause: Cause, loss: Loss) -> str:
     """One paragraph. Names the two ends, who holds and who delays, and the rule of TCP behind it."""
     holder, delayer = loss.holding or "sender", loss.delaying or "receiver"
-    time = _duration(loss.typical_ns)
+    time = duration(loss.typical_ns)
     if cause in (Cause.ACK_HOLDING, Cause.TAIL_LOSS_PROBE):
         return probe_words.why(cause, holder, delayer, time)
     texts = {

@@ -66,12 +66,12 @@ def ours(annotations: Mapping[str, object]) -> dict[str, str]:
     unknown = sorted(name for name in annotations if name.startswith(PREFIX) and name not in _READERS)
     found = {name: annotations[name] for name in (*known, *unknown[:_MOST_UNKNOWN])}
     return {
-        printable(name): printable(value if isinstance(value, str) else repr(value))[:_LONGEST]
+        encodable(name): encodable(value if isinstance(value, str) else repr(value))[:_LONGEST]
         for name, value in found.items()
     }
 
 
-def printable(text: str) -> str:
+def encodable(text: str) -> str:
     """Without what UTF-8 cannot say: JSON may hold half a surrogate pair, and a record of it could not be written."""
     return text.encode("utf-8", "replace").decode("utf-8")
 

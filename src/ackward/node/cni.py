@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from ackward.node.annotations import printable
+from ackward.node.annotations import encodable
 from ackward.node.wire import Answer, Request
 
 VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
@@ -147,7 +147,7 @@ def _require_variables(command: Command, environment: Mapping[str, str]) -> None
             not shape.match(value) or len(value) > 200 or value in (".", "..")
         ):
             raise CniError(Code.INVALID_ENVIRONMENT, f"{name} is not a valid one", f"it is {value[:40]!r}")
-    if "CNI_NETNS" in environment and printable(environment["CNI_NETNS"]) != environment["CNI_NETNS"]:
+    if "CNI_NETNS" in environment and encodable(environment["CNI_NETNS"]) != environment["CNI_NETNS"]:
         raise CniError(Code.INVALID_ENVIRONMENT, "CNI_NETNS is not UTF-8")
 
 
@@ -201,13 +201,13 @@ def _require_result(configuration: Mapping[str, object]) -> None:
 
 def _text(configuration: Mapping[str, object], name: str) -> str:
     value = configuration.get(name, "")
-    return printable(value) if isinstance(value, str) else ""
+    return encodable(value) if isinstance(value, str) else ""
 
 
 def _args(text: str) -> dict[str, str]:
     """CNI_ARGS, ``NAME=VALUE;...``; what is not of that shape is none of ours and left out."""
     pairs = (part.partition("=") for part in text.split(";"))
-    return {name: printable(value) for name, equals, value in pairs if equals}
+    return {name: encodable(value) for name, equals, value in pairs if equals}
 
 
 def _annotations(configuration: Mapping[str, object]) -> Mapping[str, object]:

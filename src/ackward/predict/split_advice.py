@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ackward.model.split import Advice, SplitInput, Timeline, Variant
+from ackward.model.units import duration
 
 #: Less is not worth two gateways.
 WORTH_NS = 5_000_000
@@ -22,8 +23,8 @@ def advise(given: SplitInput, timelines: Timelines) -> Advice:
     saved = direct.download_ns - best.download_ns
     pays = given.direct.rtt_ns > NEAR_NS and _worth(saved, direct)
     figures = (
-        f"first byte after {_time(best.first_byte_ns)} instead of {_time(direct.first_byte_ns)}, "
-        f"download after {_time(best.download_ns)} instead of {_time(direct.download_ns)}"
+        f"first byte after {duration(best.first_byte_ns)} instead of {duration(direct.first_byte_ns)}, "
+        f"download after {duration(best.download_ns)} instead of {duration(direct.download_ns)}"
     )
     if pays:
         why = f"with everything on {figures}: {best.first_byte_ratio:.2f}x and {best.download_ratio:.2f}x"
@@ -40,25 +41,25 @@ def _reason(given: SplitInput, timelines: Timelines, saved: int) -> str:
     direct, best = timelines[Variant.DIRECT], timelines[Variant.OPTIMISTIC]
     if given.direct.rtt_ns <= NEAR_NS:
         return (
-            f"the ends are only {_time(given.direct.rtt_ns)} apart, as inside one data centre or region: little can be "
-            f"won before the first byte, and after it windows and bandwidth are a matter of settings, not of distance"
+            f"the ends are only {duration(given.direct.rtt_ns)} apart, as inside one data centre or region: little can "
+            f"be won before the first byte; after it windows and bandwidth are a matter of settings, not of distance"
         )
     longer = _path_ns(given) - given.direct.rtt_ns
     if longer > 0 and saved < WORTH_NS <= saved + 2 * longer:
         # A round trip for the handshake and one for the request each grow by the detour.
         return (
-            f"the way over the gateways is {_time(longer)} longer than the direct one, and what splitting wins "
+            f"the way over the gateways is {duration(longer)} longer than the direct one, and what splitting wins "
             f"does not make up for it"
         )
     if saved < WORTH_NS:
-        why = f"it saves {_time(saved)}" if saved > 0 else f"it costs {_time(-saved)}"
+        why = f"it saves {duration(saved)}" if saved > 0 else f"it costs {duration(-saved)}"
         if given.size_bytes <= given.initial_window * given.mss:
             return f"the answer fits one initial window, so there is no slow start to shorten, and {why}"
         return f"{why}, too little for machines that can fail"
     sooner = direct.first_byte_ns - best.first_byte_ns
     return (
-        f"it saves {_time(saved)}, {saved / direct.download_ns:.0%} of the download, which bandwidth and windows of "
-        f"the legs decide (the first byte alone comes {_time(sooner)} sooner)"
+        f"it saves {duration(saved)}, {saved / direct.download_ns:.0%} of the download, which bandwidth and windows of "
+        f"the legs decide (the first byte alone comes {duration(sooner)} sooner)"
     )
 
 
@@ -67,16 +68,16 @@ def _notes(given: SplitInput, timelines: Timelines) -> Iterator[str]:
     alone = timelines[Variant.SPLIT]
     if not _worth(direct.download_ns - alone.download_ns, direct):
         yield (
-            f"splitting alone is not worth it ({_time(alone.download_ns)} instead of {_time(direct.download_ns)}): "
-            f"it takes the other steps"
+            f"splitting alone is not worth it ({duration(alone.download_ns)} instead of "
+            f"{duration(direct.download_ns)}): it takes the other steps"
         )
     if len(given.legs) == 2:
         yield "with one gateway no leg has a gateway at both ends: pool and window change nothing"
     near, far = given.legs[0].rtt_ns, given.legs[-1].rtt_ns
     if len(given.legs) > 2 and far > near:
         yield (
-            f"the request waits {_time(far - near)} at the exit for the server's handshake: it follows the SYN by the "
-            f"first leg's round trip, and the handshake takes the last one's"
+            f"the request waits {duration(far - near)} at the exit for the server's handshake: it follows the SYN by "
+            f"the first leg's round trip, and the handshake takes the last one's"
         )
     faithful = timelines[Variant.FAITHFUL]
     if faithful.first_byte_ns >= direct.first_byte_ns:
@@ -87,16 +88,10 @@ def _notes(given: SplitInput, timelines: Timelines) -> Iterator[str]:
 def _detour(given: SplitInput) -> Iterator[str]:
     longer = _path_ns(given) - given.direct.rtt_ns
     if longer > 0:
-        yield f"the legs together are {_time(longer)} longer than the direct path"
+        yield f"the legs together are {duration(longer)} longer than the direct path"
     elif longer < 0:
-        yield f"the legs together are {_time(-longer)} shorter than the direct path"
+        yield f"the legs together are {duration(-longer)} shorter than the direct path"
 
 
 def _path_ns(given: SplitInput) -> int:
     return sum(leg.rtt_ns for leg in given.legs)
-
-
-def _time(ns: int) -> str:
-    if ns < 100_000:
-        return f"{ns / 1e3:.0f} us"
-    return f"{ns / 1e6:,.1f} ms" if ns < 10_000_000_000 else f"{ns / 1e9:,.1f} s"

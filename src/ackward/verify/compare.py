@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ackward.model.units import duration
 from ackward.model.verdict import Measure, Result, Verdict
 
 RESAMPLES = 2000
@@ -74,12 +75,8 @@ def _medians(generator: np.random.Generator, sample: NDArray[Any]) -> NDArray[np
     return medians
 
 
-def _ms(ns: int) -> str:
-    return f"{ns / 1e6:.3f} ms" if ns < 10_000_000 else f"{ns / 1e6:.1f} ms"
-
-
 def _words(result: Result, before: Measure, after: Measure, ratio: float) -> str:
-    median = f"Median {_ms(before.p50_ns)} before, {_ms(after.p50_ns)} after"
+    median = f"Median {duration(before.p50_ns)} before, {duration(after.p50_ns)} after"
     if result is Result.IMPROVED:
         slow = f"slow rounds {before.slow} of {before.rounds} before, {after.slow} of {after.rounds} after"
         return f"{median} ({1 / max(ratio, 1e-9):,.1f} times faster); {slow}."

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ackward.model.load import Counters, Load
+from ackward.model.units import duration
 from ackward.model.verdict import Guard, GuardState, Result, Verdict
 from ackward.verify.compare import CONFIDENCE, RESAMPLES, compare
 
@@ -290,7 +291,7 @@ def _latency(before: Latencies, after: Latencies, least_ns: int) -> Guard:
     worst = max(verdicts, key=lambda name: verdicts[name].ratio_low)
     verdict = verdicts[worst]
     harmed = verdict.result is Result.WORSE and verdict.ratio_low > MOST_LATENCY
-    figures = f"{worst} {_ms(verdict.before.p50_ns)} before, {_ms(verdict.after.p50_ns)} after"
+    figures = f"{worst} {duration(verdict.before.p50_ns)} before, {duration(verdict.after.p50_ns)} after"
     limit = f" ({verdict.ratio:,.1f} times; limit {MOST_LATENCY:g} times)" if harmed else ""
     count = "1 other service" if len(verdicts) == 1 else f"{len(verdicts)} other services"
     return Guard(
@@ -301,7 +302,3 @@ def _latency(before: Latencies, after: Latencies, least_ns: int) -> Guard:
         state=GuardState.HARMED if harmed else GuardState.FINE,
         words=f"{count}, worst: {figures}{limit}",
     )
-
-
-def _ms(ns: int) -> str:
-    return f"{ns / 1e6:.3f} ms"
