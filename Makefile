@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 BPF := $(shell find src -name '*.bpf.c' -o -path '*/bpf/*.h' -o -path '*/stub/*.[ch]')
 
-.PHONY: all fuzz demo test unit check bench accuracy clean setup layout
+.PHONY: all fuzz demo test unit cluster check bench accuracy clean setup layout
 all: $(STAMP)
 
 # What the machine must have; installs what is missing.
@@ -32,11 +32,16 @@ AGAIN := --reruns 1 --max-suite-reruns 4 --rerun-show-tracebacks --rerun-except 
 test: $(STAMP)
 	@scripts/setup.sh lab
 	@scripts/setup.sh tests
-	$(BIN)/python -m pytest -n auto tests/unit $(ARGS)
-	$(BIN)/python -m pytest $(AGAIN) tests/cluster tests/kernel $(ARGS)
+	@echo 'Unit and cluster tests, side by side: some two minutes.'
+	@$(MAKE) --no-print-directory -j2 --output-sync=target unit cluster
+	$(BIN)/python -m pytest $(AGAIN) tests/kernel $(ARGS)
 
 unit: $(STAMP)
 	$(BIN)/python -m pytest -n auto tests/unit $(ARGS)
+
+# Waits for containers more than for a processor; tests/kernel measures times, and runs alone.
+cluster: $(STAMP)
+	$(BIN)/python -m pytest $(AGAIN) tests/cluster $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

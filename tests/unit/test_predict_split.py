@@ -73,7 +73,7 @@ def test_a_longer_last_leg_keeps_the_request_waiting_at_the_exit():
     """The SYN reaches the exit 28 ms before the request; the exit connects in 32: 302 and 334 take 4 ms more."""
     found = predict(ocean(relay_ns=0))
     assert figures(found, Variant.WINDOW)[2:] == pytest.approx([302 + 4, 334 + 4], abs=0.5)
-    assert any("waits 4.0 ms at the exit" in note for note in found.advice.notes)
+    assert any("waits 4.00 ms at the exit" in note for note in found.advice.notes)
 
 
 def test_the_talks_steps_between():
@@ -266,7 +266,7 @@ def test_loss_in_the_long_run_is_what_mathis_and_others_say():
         (Transfer(legs(0.1, 0.2, 0.1), 50_000_000, bandwidth=10**10), "one data centre"),
         (Transfer(legs(0.1, 0.2, 0.1), 1000), "one data centre"),
         (Transfer(legs(0.1, 0.2, 0.1), 50_000_000), "a matter of settings"),
-        (Transfer(legs(28, 214, 100), 1000, direct_ns=100 * MS), "242.0 ms longer than the direct one"),
+        (Transfer(legs(28, 214, 100), 1000, direct_ns=100 * MS), "242 ms longer than the direct one"),
         (Transfer(legs(2, 18), 1000), "fits one initial window"),
         (Transfer(legs(28, 214, 32), 10**9, bandwidth=10**7), "bandwidth and windows"),
     ],
