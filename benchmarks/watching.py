@@ -41,6 +41,9 @@ QPERF_PORT = 19767
 IPERF_PORT = 19768
 OTHER_PORT = 9
 MODES = ("off", "matched", "unmatched", "empty", "traced")
+#: The recorder's programs, and those of EMPTY.
+AT_CGROUP, AT_TRACEPOINTS = ("sent", "received"), ("write_returned", "state_changed")
+PROGRAMS = (*AT_CGROUP, *AT_TRACEPOINTS)
 EMPTY = Path(__file__).with_name("empty.bpf.c")
 STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
 
@@ -76,7 +79,7 @@ def watching(mode: str, load_port: int) -> Iterator[None]:
     before = _programs()
     with running([ACKWARD, "watch", "--for", "60s", "--port", str(port), "--json"]) as process:
         deadline = time.monotonic() + 20
-        while len(_programs().keys() - before.keys()) < 5:
+        while len(_programs().keys() - before.keys()) < len(PROGRAMS):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"ackward watch did not start: {process.communicate()[1]}")
             time.sleep(0.05)
@@ -98,9 +101,9 @@ def _empty_programs() -> Iterator[None]:
         )
         with Object(compiled, purpose="the hooks' own cost cannot be measured") as programs:
             programs.load()
-            for hook in ("sent", "received"):
+            for hook in AT_CGROUP:
                 programs.attach_cgroup(hook, cgroup2_mount())
-            for hook in ("write_returned", "state_changed"):
+            for hook in AT_TRACEPOINTS:
                 programs.attach(hook)
             yield
 
@@ -109,8 +112,7 @@ def _programs() -> dict[int, dict[str, object]]:
     listed = json.loads(
         subprocess.run(["bpftool", "-j", "prog"], capture_output=True, text=True, check=True).stdout
     )
-    ours = {"sent", "received", "write_returned", "state_changed"}
-    return {program["id"]: program for program in listed if program.get("name") in ours}
+    return {program["id"]: program for program in listed if program.get("name") in PROGRAMS}
 
 
 def _qperf(hosts: TwoHosts, seconds: int, test: str) -> float:
@@ -172,7 +174,7 @@ def run_times(hosts: TwoHosts, seconds: int) -> dict[str, float]:
         before = set(_programs())
         with running([ACKWARD, "watch", "--for", "60s", "--port", str(QPERF_PORT)]):
             deadline = time.monotonic() + 20
-            while len(set(_programs()) - before) < 5 and time.monotonic() < deadline:
+            while len(set(_programs()) - before) < len(PROGRAMS) and time.monotonic() < deadline:
                 time.sleep(0.05)
             _qperf(hosts, seconds, "tcp_lat")
             ours = [program for number, program in _programs().items() if number not in before]
