@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Self
 
 from ackward.kernel.namespaces import Namespace, call_inside
+from ackward.kernel.proc_tcp import delayed_acks
 from ackward.lab.topology import DEVICE, TwoHosts
 
 REQUEST = (b"h" * 100, b"b" * 200)
@@ -146,3 +147,10 @@ def firewall(host: Namespace, ruleset: str) -> Iterator[None]:
         yield
     finally:
         subprocess.run([*command, "flush", "ruleset"], check=True)
+
+
+def delayed(hosts: TwoHosts) -> int:
+    """How many ACKs the server's timers have sent so far."""
+    count = delayed_acks(hosts.server)
+    assert count is not None
+    return count

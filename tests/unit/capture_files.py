@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 from tests.unit.dialogue import CLIENT, SERVER, a, handshake, q, rows_of
+from tests.unit.packets import block, option
 
 #: 2026-01-01, so that times need all their bits.
 EPOCH_NS = 1_767_225_600_000_000_000
@@ -55,18 +56,6 @@ def pcap(packets, order="<", nanoseconds=False, snap=65535):
     return b"".join(parts)
 
 
-def block(order, kind, body):
-    """One pcapng block."""
-    body += bytes(-len(body) % 4)
-    length = struct.pack(order + "I", len(body) + 12)
-    return struct.pack(order + "I", kind) + length + body + length
-
-
-def option(order, code, value):
-    """One option of a block."""
-    return struct.pack(order + "HH", code, len(value)) + value + bytes(-len(value) % 4)
-
-
 def pcapng(
     packets, order="<", resolution=9, section_length=-1, options=b"", before=b"", behind=b"", later_ns=0
 ):
@@ -74,11 +63,11 @@ def pcapng(
 
     ``options`` (bytes, or what gives them for a frame) end each packet block, ``before`` and ``behind`` stand around all packets, which are ``later_ns``.
     """
-    end = option(order, 0, b"")
+    end = option(0, b"", order)
     parts = [
         block(
-            order, 1, struct.pack(order + "HHI", LINK_ETHERNET, 0, 0)
-            + option(order, 2, b"eth0") + option(order, 9, bytes([resolution])) + end,
+            1, struct.pack(order + "HHI", LINK_ETHERNET, 0, 0)
+            + option(2, b"eth0", order) + option(9, bytes([resolution]), order) + end, order,
         ),
         before,
     ]  # fmt: skip
@@ -86,7 +75,7 @@ def pcapng(
         ticks = (time_ns + later_ns) // 10 ** (9 - resolution)
         head = struct.pack(order + "IIIII", 0, ticks >> 32, ticks & 0xFFFFFFFF, len(frame), len(frame))
         ending = options(frame) if callable(options) else options
-        parts.append(block(order, 6, head + frame + bytes(-len(frame) % 4) + ending))
+        parts.append(block(6, head + frame + bytes(-len(frame) % 4) + ending, order))
     body = b"".join([*parts, behind])
     length = len(body) if section_length is None else section_length
-    return block(order, 0x0A0D0D0A, struct.pack(order + "IHHq", 0x1A2B3C4D, 1, 0, length)) + body
+    return block(0x0A0D0D0A, struct.pack(order + "IHHq", 0x1A2B3C4D, 1, 0, length), order) + body

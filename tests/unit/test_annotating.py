@@ -9,7 +9,8 @@ import subprocess
 
 import pytest
 from tests import recordings
-from tests.unit.capture_files import block, frames, option, pcap, pcapng, standoffs
+from tests.unit.capture_files import frames, pcap, pcapng, standoffs
+from tests.unit.packets import block, option
 
 from ackward import analyze
 from ackward.capture import framing
@@ -19,9 +20,9 @@ from ackward.diagnosis.diagnose import diagnose
 from ackward.errors import OutputFailed, UsageError
 
 ENHANCED, COMMENT = 6, 1
-END = option("<", 0, b"")
+END = option(0, b"")
 #: Blocks that we do not know, and statistics: they must come through.
-UNKNOWN = block("<", 0x80000BAD, b"whatever") + block("<", 5, struct.pack("<III", 0, 0, 0))
+UNKNOWN = block(0x80000BAD, b"whatever") + block(5, struct.pack("<III", 0, 0, 0))
 
 CAPTURES = {
     "pcap": pcap(standoffs()),
@@ -31,8 +32,8 @@ CAPTURES = {
     "pcapng": pcapng(standoffs()),
     "pcapng-big-endian": pcapng(standoffs(), ">", 6),
     "pcapng-section-length": pcapng(standoffs(), section_length=None),
-    "pcapng-options": pcapng(standoffs(), options=option("<", COMMENT, b"from the customer") + END),
-    "pcapng-options-without-end": pcapng(standoffs(), options=option("<", 2, struct.pack("<I", 1))),
+    "pcapng-options": pcapng(standoffs(), options=option(COMMENT, b"from the customer") + END),
+    "pcapng-options-without-end": pcapng(standoffs(), options=option(2, struct.pack("<I", 1))),
     "pcapng-other-blocks": pcapng(standoffs(), before=UNKNOWN, behind=UNKNOWN),
     "two-sections": pcapng(standoffs(2)) + pcapng(standoffs(3), ">", 6, None, later_ns=10**10),
 }
@@ -111,7 +112,7 @@ def without_comments(content):
                 if not (entry[0] == COMMENT and entry[1].startswith(b"ackward: "))
             ]
             kept = [] if kept == [(0, b"")] else kept
-            body = body[: 20 + (captured + 3) // 4 * 4] + b"".join(option(order, *entry) for entry in kept)
+            body = body[: 20 + (captured + 3) // 4 * 4] + b"".join(option(*entry, order) for entry in kept)
         plain.append((order, kind, body))
     return plain
 
@@ -174,7 +175,7 @@ def test_snap_length_and_clock_of_a_pcap_are_kept(annotated):
         _, (order, kind, body), *_ = blocks(annotated(CAPTURES[name]))
         assert kind == 1
         assert struct.unpack_from(order + "HHI", body) == (1, 0, snap)
-        assert body[8:] == option(order, 9, bytes([resolution])) + END
+        assert body[8:] == option(9, bytes([resolution]), order) + END
 
 
 def test_several_inputs_become_sections(annotated, tmp_path):

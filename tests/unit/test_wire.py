@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from tests import recordings
 from tests.unit import packets
-from tests.unit.capture_files import option, pcapng
+from tests.unit.capture_files import pcapng
 from tests.unit.dialogue import CLIENT, SERVER, a, handshake, q, rows_of
+from tests.unit.packets import option
 
 from ackward.capture.reading import read_captures
 from ackward.capture.sources import find
@@ -145,8 +146,8 @@ def test_the_direction_in_a_pcapng_file_tells_the_end(order, comment, end, tmp_p
 
     def options(frame):
         ours = (frame[26:30] == CLIENT.address.packed) == (end == "client")
-        flags = option(order, 2, struct.pack(order + "I", 0x100 | (2 if ours else 1)))
-        return (option(order, 1, comment) if comment else b"") + flags + option(order, 0, b"")
+        flags = option(2, struct.pack(order + "I", 0x100 | (2 if ours else 1)), order)
+        return (option(1, comment, order) if comment else b"") + flags + option(0, b"", order)
 
     path = tmp_path / "told.pcapng"
     path.write_bytes(pcapng(handshake(0.01), order, options=options))

@@ -1,23 +1,21 @@
-"""pin_quickack on the real kernel: how late ACKs are on the wire, what is taken back, and the examples of docs/pinning.md."""
+"""pin_quickack on the real kernel: how late ACKs are on the wire, and what is taken back."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import re
 import signal
 import socket
 import statistics
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 from tests.kernel.lab_hosts import program
-from tests.kernel.pinning_hosts import Conversations, Wire, firewall
+from tests.kernel.pinning_hosts import Conversations, Wire, delayed, firewall
 from tests.kernel.quickack_hosts import SLOW_MS, ip, routing
 from tests.polling import eventually
 
@@ -27,47 +25,13 @@ from ackward.kernel import marks, own_socket
 from ackward.kernel.namespaces import call_inside, command_inside
 from ackward.kernel.proc_tcp import delayed_acks
 from ackward.kernel.settings import ticks_per_second
-from ackward.lab.topology import TwoHosts, two_hosts
-from ackward.loop import pinning
+from ackward.lab.topology import TwoHosts
 from ackward.loop.pinning import Means
 from ackward.model.plan import State
 from ackward.remedies import receipts
-from ackward.remedies.detour import follower
-from ackward.remedies.pin import keeper
 
 ROUNDS = 10_000
 TICK_MS = 1e3 / (ticks_per_second() or 100)
-
-
-@pytest.fixture(scope="module")
-def hosts() -> Iterator[TwoHosts]:
-    with two_hosts() as made:
-        for host in (
-            made.client,
-            made.server,
-        ):  # a link-local address brings routes when its detection is over
-            assert eventually(lambda host=host: "tentative" not in ip(host, "-6", "address"))
-        yield made
-
-
-@pytest.fixture(autouse=True)
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hosts: TwoHosts) -> Iterator[receipts.Receipts]:
-    """Receipts of one test; nothing of it is left, on the hosts or in this process."""
-    before = routing(hosts.server)
-    monkeypatch.setattr(receipts, "DIRECTORY", tmp_path)
-    monkeypatch.setattr(pinning, "_MARKINGS", {})
-    made = receipts.Receipts()
-    yield made
-    for receipt in made.load().receipts:
-        assert ackward.undo(receipt.id)[0].complete
-    assert routing(hosts.server) == before
-    assert eventually(lambda: not [*keeper.running(tmp_path), *follower.running(tmp_path)])
-
-
-def delayed(hosts: TwoHosts) -> int:
-    count = delayed_acks(hosts.server)
-    assert count is not None
-    return count
 
 
 @pytest.mark.parametrize(
@@ -355,66 +319,3 @@ def test_a_socket_of_another_namespace_is_pinned_there(hosts: TwoHosts) -> None:
     with Conversations(hosts) as talk, ackward.pin_quickack(talk.listener):
         assert "fwmark" in ip(hosts.server, "rule")
         assert subprocess.run(["ip", "rule"], capture_output=True, text=True, check=True).stdout == here
-
-
-# The examples
-
-
-DOCUMENT = Path(__file__).parents[2] / "docs" / "pinning.md"
-EXAMPLES = dict(re.findall(r"```python\n# example: ([^\n]+)\n(.*?)```", DOCUMENT.read_text(), re.DOTALL))
-#: Runs an example with receipts of the test's own.
-WRAPPER = "import sys; from pathlib import Path; from ackward.remedies import receipts; receipts.DIRECTORY = Path(sys.argv.pop(1)); exec(compile(sys.argv.pop(1), 'example', 'exec'))"
-
-
-def example(name: str, store: receipts.Receipts, *arguments: str) -> list[str]:
-    return [sys.executable, "-c", WRAPPER, str(store.directory), EXAMPLES[name], *arguments]
-
-
-def test_all_examples_are_run() -> None:
-    assert EXAMPLES.keys() == {"plain server", "asyncio server", "asyncio client"}
-
-
-@pytest.mark.parametrize("name", ["plain server", "asyncio server"])
-def test_the_servers_of_the_document(hosts: TwoHosts, store: receipts.Receipts, name: str) -> None:
-    address, port = hosts.server_address(4), 7400 + len(name)
-    with program(hosts.server, example(name, store, address, str(port))) as process:
-        assert process.stdout.readline() == "mark\n", process.stderr.read()
-        reached = lambda: call_inside(hosts.client, socket.create_connection, (address, port), 5)  # noqa: E731
-        with reached() if name == "plain server" else _when_listening(reached) as client:
-            before = delayed(hosts)
-            for _ in range(50):
-                client.send(b"h" * 100)
-                client.send(b"b" * 200)
-                assert len(client.recv(100, socket.MSG_WAITALL)) == 100
-            assert delayed(hosts) == before
-    assert eventually(lambda: store.load().receipts == ())
-
-
-def _when_listening(connect):
-    found: list[socket.socket] = []
-
-    def listens() -> bool:
-        try:
-            found.append(connect())
-        except ConnectionRefusedError:
-            return False
-        return True
-
-    assert eventually(listens)
-    return found[0]
-
-
-def test_the_client_of_the_document(hosts: TwoHosts, store: receipts.Receipts) -> None:
-    address = hosts.server_address(4)
-    with call_inside(hosts.server, socket.create_server, (address, 0)) as listener:
-        arguments = (address, str(listener.getsockname()[1]), "50")
-        with program(hosts.client, example("asyncio client", store, *arguments)) as process:
-            server, _ = listener.accept()
-            with server:
-                while server.recv(100, socket.MSG_WAITALL):
-                    server.send(b"h" * 100)
-                    server.send(b"b" * 200)
-            means, median = process.stdout.readline().split()
-            assert means == "mark", process.stderr.read()
-            assert float(median) < SLOW_MS
-    assert eventually(lambda: store.load().receipts == ())
