@@ -9,15 +9,18 @@ from contextlib import ExitStack
 from itertools import repeat
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.kernel.lab_hosts import program, python
 from tests.kernel.trace_hosts import of, run_load, traced, tracing
 
+from ackward.capture.live import LiveCapture, Scope
 from ackward.kernel.namespaces import call_inside
 from ackward.lab import run as lab
 from ackward.lab.peer import Shape
 from ackward.lab.scenarios import named
 from ackward.lab.topology import DEVICE, two_hosts
+from ackward.model.segments import Kind
 
 MS = 1_000_000
 
@@ -201,12 +204,15 @@ def test_fired_timers_are_told_as_often_as_the_kernel_counts_them(hosts):
     with ExitStack() as stack:
         for shape in shapes:
             stack.enter_context(lab.server(hosts, shape))
+        recorder = stack.enter_context(LiveCapture(Scope(netns=hosts.server, slow_ns=0), [hosts.server]))
         trace = stack.enter_context(tracing("--netns", hosts.server.name))
         with ThreadPoolExecutor(len(shapes)) as loads:
             list(loads.map(run_load, repeat(hosts), shapes))
         events = trace.end(hosts.server)
+        recorded = recorder.finish().segments["kind"]
     told = of(events, "ack", outcome="fired")
     assert len(told) == counter(hosts.server, "DelayedACKs") >= len(shapes) * 20
+    assert np.count_nonzero(recorded == Kind.ACK_TIMER) == len(told)
     assert {event["mode"]["pingpong"] for event in told} == {0}
 
 
