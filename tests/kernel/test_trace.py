@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import re
 import statistics
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from itertools import repeat
-from pathlib import Path
 
-import numpy as np
 import pytest
 from tests.kernel.lab_hosts import program, python
-from tests.kernel.trace_hosts import of, run_load, traced, tracing
+from tests.kernel.trace_hosts import ASKING, of, run_load, traced, tracing
 
-from ackward.capture.live import LiveCapture, Scope
-from ackward.kernel.namespaces import call_inside
 from ackward.lab import run as lab
 from ackward.lab.peer import Shape
-from ackward.lab.scenarios import named
 from ackward.lab.topology import DEVICE, two_hosts
-from ackward.model.segments import Kind
 
 MS = 1_000_000
 
@@ -130,14 +122,6 @@ assert not c.recv(100)
 c.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 c.close()
 """
-ASKING = """
-import socket
-print('ready', flush=True)
-c = socket.create_connection(('{address}', 7000))
-for _ in range({rounds}):
-    c.sendall(b'q'); assert c.recv(1)
-c.close()
-"""
 
 
 def test_a_toggle_by_setsockopt_is_told(hosts):
@@ -151,94 +135,6 @@ def test_a_toggle_by_setsockopt_is_told(hosts):
     assert toggles[0]["mode"]["pingpong"] < toggles[0]["before"]["pingpong"]
     assert (toggles[0]["relative_seq"], toggles[0]["relative_ack"]) == (4, 5)  # three answers, four requests
     assert (toggles[0]["before"]["quickack"], toggles[0]["mode"]["quickack"]) == (False, True)
-
-
-def counter(host, name):
-    """One of the namespace's own TcpExt counters (/proc/net/netstat)."""
-    text = call_inside(host, Path("/proc/thread-self/net/netstat").read_text)
-    names, values = (line.split() for line in text.splitlines() if line.startswith("TcpExt:"))
-    return int(values[names.index(name)])
-
-
-#: A server whose recv() waits for its page, with the socket locked, until after the delayed-ACK timer has gone off.
-LOCKED = """
-import ctypes, fcntl, mmap, platform, select, socket, struct, threading, time
-USERFAULTFD = {'x86_64': 323, 'aarch64': 282}
-page, faults = mmap.mmap(-1, mmap.PAGESIZE), ctypes.CDLL(None).syscall(USERFAULTFD[platform.machine()], 0)
-start = ctypes.addressof(ctypes.c_char.from_buffer(page))
-fcntl.ioctl(faults, 0xC018AA3F, bytearray(struct.pack('QQQ', 0xAA, 0, 0)))  # UFFDIO_API
-fcntl.ioctl(faults, 0xC020AA00, bytearray(struct.pack('QQQQ', start, mmap.PAGESIZE, 1, 0)))  # UFFDIO_REGISTER, missing
-def give():
-    assert select.select([faults], [], [], 10)[0]
-    time.sleep(0.1)
-    fcntl.ioctl(faults, 0xC020AA04, bytearray(struct.pack('QQQQ', start, mmap.PAGESIZE, 0, 0)))  # UFFDIO_ZEROPAGE
-s = socket.create_server(('0.0.0.0', 7000))
-print('ready', flush=True)
-c, _ = s.accept()
-assert c.recv(1)
-c.sendall(b'x')
-assert select.select([c], [], [], 10)[0]
-threading.Thread(target=give).start()
-assert c.recv_into(page) == 1
-time.sleep(0.05)
-c.sendall(b'x')
-assert not c.recv(1)
-"""
-
-
-def test_a_timer_that_found_its_socket_in_use_is_told_like_any_other(hosts):
-    """Its handler runs when the program lets go (TcpExtDelayedACKLocked, tcp_release_cb)."""
-    with python(hosts.server, LOCKED), tracing("--netns", hosts.server.name) as trace:
-        with python(hosts.client, ASKING.format(address=hosts.server_address(4), rounds=2)) as client:
-            assert client.wait(20) == 0
-        events = trace.end(hosts.server)
-    assert counter(hosts.server, "DelayedACKLocked") >= 1
-    [ack] = of(events, "ack", outcome="fired")
-    assert 100 * MS <= ack["delay_ns"] < 145 * MS
-    assert [event["because"] for event in of(events, "mode")].count("delayed-ACK timer") == 1
-
-
-def test_fired_timers_are_told_as_often_as_the_kernel_counts_them(hosts):
-    """Many at once: timers of one tick run in a row, in whatever process the tick has interrupted."""
-    shapes = [Shape(port=port, rounds=25) for port in range(7000, 7012)]
-    with ExitStack() as stack:
-        for shape in shapes:
-            stack.enter_context(lab.server(hosts, shape))
-        recorder = stack.enter_context(LiveCapture(Scope(netns=hosts.server, slow_ns=0), [hosts.server]))
-        trace = stack.enter_context(tracing("--netns", hosts.server.name))
-        with ThreadPoolExecutor(len(shapes)) as loads:
-            list(loads.map(run_load, repeat(hosts), shapes))
-        events = trace.end(hosts.server)
-        recorded = recorder.finish().segments["kind"]
-    told = of(events, "ack", outcome="fired")
-    assert len(told) == counter(hosts.server, "DelayedACKs") >= len(shapes) * 20
-    assert np.count_nonzero(recorded == Kind.ACK_TIMER) == len(told)
-    assert {event["mode"]["pingpong"] for event in told} == {0}
-
-
-def test_tail_loss_probes_are_told_as_often_as_the_kernel_counts_them():
-    scenario = named("tail-loss").with_settings(["rounds=4"])
-    with lab.hosts_of(scenario) as hosts:
-        events = traced(hosts, scenario.shape)
-        probes = of(events, "probe", probe="tail-loss-probe", netns=hosts.server.inode)
-        assert len(probes) == counter(hosts.server, "TCPLossProbes") >= 2
-        assert all(event["bytes"] == 1448 for event in probes)
-        assert of(events, "probe", probe="fast-retransmit", netns=hosts.server.inode)
-
-
-def test_zero_window_probes_and_timeouts_are_told():
-    """A reader that rests for longer than the persist timer; an answer's end that is lost without probes allowed."""
-    scenario = named("zero-window").with_settings(["rounds=1", "read_pause=500"])
-    with lab.hosts_of(scenario) as hosts:
-        events = traced(hosts, scenario.shape)
-        probes = of(events, "probe", probe="zero-window-probe", netns=hosts.server.inode)
-        assert len(probes) == counter(hosts.server, "TCPWinProbe") >= 1
-    scenario = named("retransmission-timeout").with_settings(["rounds=2"])
-    with lab.hosts_of(scenario) as hosts:
-        events = traced(hosts, scenario.shape)
-        timeouts = sum(counter(host, "TCPTimeouts") for host in (hosts.client, hosts.server))
-        told = of(events, "probe", probe="retransmission-timeout")
-        assert len({(event["flow"], event["time_ns"]) for event in told}) >= timeouts >= 1
 
 
 OLDER = """

@@ -6,9 +6,11 @@ import json
 import signal
 import subprocess
 from contextlib import contextmanager
+from pathlib import Path
 
 from tests.kernel.lab_hosts import ACKWARD
 
+from ackward.kernel.namespaces import call_inside
 from ackward.lab import run as lab
 from ackward.model.trace import TraceLine
 
@@ -64,3 +66,21 @@ def of(events, kind, **fields):
         for event in events
         if event["event"] == kind and all(event[name] == value for name, value in fields.items())
     ]
+
+
+def counter(host, name):
+    """One of the namespace's own TcpExt counters (/proc/net/netstat)."""
+    text = call_inside(host, Path("/proc/thread-self/net/netstat").read_text)
+    names, values = (line.split() for line in text.splitlines() if line.startswith("TcpExt:"))
+    return int(values[names.index(name)])
+
+
+#: A client that asks one byte at a time.
+ASKING = """
+import socket
+print('ready', flush=True)
+c = socket.create_connection(('{address}', 7000))
+for _ in range({rounds}):
+    c.sendall(b'q'); assert c.recv(1)
+c.close()
+"""

@@ -182,6 +182,27 @@ FLOW_RECORD: np.dtype[np.void] = np.dtype(
     }
 )
 
+UNACKNOWLEDGED: np.dtype[np.void] = np.dtype(
+    {
+        "names": [
+            "jiffies",
+            "acknowledged",
+            "unused",
+        ],
+        "formats": [
+            "u8",
+            "u4",
+            "u4",
+        ],
+        "offsets": [
+            0,
+            8,
+            12,
+        ],
+        "itemsize": 16,
+    }
+)
+
 SOCKET_RECORD: np.dtype[np.void] = np.dtype(
     {
         "names": [
@@ -192,7 +213,7 @@ SOCKET_RECORD: np.dtype[np.void] = np.dtype(
             "last_response_ns",
             "bytes_sent",
             "bytes_received",
-            "data_jiffies",
+            "unacknowledged",
             "flow",
             "count",
             "sent_end",
@@ -216,7 +237,7 @@ SOCKET_RECORD: np.dtype[np.void] = np.dtype(
             "u8",
             "u8",
             "u8",
-            "u8",
+            UNACKNOWLEDGED,
             "u4",
             "u4",
             "u4",
@@ -241,21 +262,21 @@ SOCKET_RECORD: np.dtype[np.void] = np.dtype(
             40,
             48,
             56,
-            64,
-            68,
             72,
             76,
             80,
             84,
-            85,
-            86,
-            87,
             88,
-            89,
-            90,
-            91,
+            92,
+            93,
+            94,
+            95,
             96,
+            97,
+            98,
+            99,
+            104,
         ],
-        "itemsize": 5216,
+        "itemsize": 5224,
     }
 )

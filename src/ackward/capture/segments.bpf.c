@@ -265,10 +265,11 @@ static __always_inline void segment_seen(struct __sk_buff *skb, u8 kind)
 			return;
 	}
 	advance(record, tp, &segment, kind == SENT, now);
-	if (kind == RECEIVED && segment.bytes)
-		data_arrives(tp, &record->data_jiffies);
-	if (kind == SENT && sent_by_ack_timer(tp, &segment, record->data_jiffies))
-		describe_segment(append(record, now), skb, tp, &segment, ACK_TIMER);
+	if (kind == RECEIVED && (segment.bytes || segment.flags & FIN))
+		data_arrives(tp, &record->unacknowledged);
+	/* A moment before its segment: what fills a ring leaves in another buffer than what follows. */
+	if (kind == SENT && segment.flags & ACK && sent_by_ack_timer(tp, &segment, &record->unacknowledged))
+		describe_segment(append(record, now - 1), skb, tp, &segment, ACK_TIMER);
 	event = append(record, now);
 	describe_segment(event, skb, tp, &segment, kind);
 	if (kind == SENT && event->write_seq == segment.seq + segment.bytes)

@@ -48,7 +48,7 @@ struct socket_record {
 	u64 last_response_ns;
 	u64 bytes_sent; /* since the flow's sums were last brought up to date */
 	u64 bytes_received;
-	u64 data_jiffies; /* when the oldest data came that has no ACK yet */
+	struct unacknowledged unacknowledged;
 	u32 flow;
 	u32 count; /* events in the ring, ever growing within an exchange */
 	u32 sent_end;

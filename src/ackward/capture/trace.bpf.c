@@ -61,7 +61,7 @@ int trace_sent(struct __sk_buff *skb)
 		return PASS;
 	now = bpf_ktime_get_ns();
 	socket->timer = sending_timer(tp, &segment);
-	socket->by_ack_timer = socket->data_ns && sent_by_ack_timer(tp, &segment, socket->data_jiffies);
+	socket->by_ack_timer = segment.flags & ACK && sent_by_ack_timer(tp, &segment, &socket->unacknowledged);
 	if (socket->by_ack_timer)
 		socket->happened |= TIMER_FIRED;
 	if (socket->timer || (segment.bytes && before(segment.seq, tp->snd_nxt)))
@@ -117,7 +117,7 @@ int trace_received(struct __sk_buff *skb)
 		socket->happened |= OUT_OF_ORDER;
 	if (end == segment.seq)
 		return PASS;
-	data_arrives(tp, &socket->data_jiffies);
+	data_arrives(tp, &socket->unacknowledged);
 	socket->happened |= DATA_RECEIVED;
 	if (before(expected, segment.seq) || !before(expected, end))
 		return PASS; /* acknowledged at once (tcp_data_queue) */

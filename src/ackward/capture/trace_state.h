@@ -6,9 +6,7 @@
 #include "tcp_timers.h"
 
 #define MAX_SOCKETS 65536
-#define FIN 1 /* RFC 9293 section 3.1 */
-#define RST 4
-#define ACK 16
+#define RST 4 /* RFC 9293 section 3.1 */
 #define ECN_MASK 3 /* RFC 3168 section 5: both bits set is "congestion experienced" */
 
 enum what { ACK_ARMED = 1, ACK_SENT = 2, WRITE_RELEASED = 3, SENT_AGAIN = 4, MODE_CHANGED = 5, ENDED = 6 };
@@ -78,7 +76,7 @@ struct traced_socket {
 	struct segment_event held; /* time_ns is 0 if nothing is */
 	u64 data_ns;
 	u64 later_data_ns;
-	u64 data_jiffies;
+	struct unacknowledged unacknowledged;
 	u32 data_end;     /* of the oldest data without an ACK */
 	u32 received_end; /* of all data in order so far */
 	u32 flow;

@@ -56,7 +56,10 @@ struct sock_common {
 struct sock {
 	struct sock_common __sk_common;
 	u16 sk_protocol;
+	unsigned long sk_tsq_flags;
 };
+
+enum tsq_enum { TCP_WRITE_TIMER_DEFERRED, TCP_DELACK_TIMER_DEFERRED };
 
 struct inet_sock {
 	struct sock sk;
@@ -78,6 +81,7 @@ struct inet_connection_sock {
 	struct timer_list icsk_delack_timer;
 	u8 icsk_ca_state : 5;
 	u8 icsk_pending;
+	u32 icsk_probes_tstamp;
 	struct {
 		u8 pending;
 		u8 quick;

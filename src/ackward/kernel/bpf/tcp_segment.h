@@ -22,7 +22,9 @@
 #define ETH_P_IP 0x0800
 #define ETH_P_IPV6 0x86DD
 #define IPPROTO_TCP 6
-#define SYN 2 /* RFC 9293 section 3.1 */
+#define FIN 1 /* RFC 9293 section 3.1 */
+#define SYN 2
+#define ACK 16
 #define OPTION_END 0
 #define OPTION_NOP 1
 #define OPTION_SACK 5 /* RFC 2018 section 3 */

@@ -4,8 +4,8 @@
  *
  * A timer that goes off is taken out of its wheel before its handler runs (expire_timers, detach_timer), and the handler
  * sends before it arms anything again. So neither the timers of the whole host need to be watched, nor an address of the
- * kernel be known; and a handler that came while a program held the socket, and was run for it later
- * (tcp_release_cb), is told like any other.
+ * kernel be known. A handler that finds the socket held by a program leaves a flag, and is run when the program lets go
+ * (tcp_release_cb): what the program sends until then is its own.
  */
 #ifndef ACKWARD_TCP_TIMERS_H
 #define ACKWARD_TCP_TIMERS_H
@@ -24,6 +24,11 @@ static __always_inline bool waits(struct timer_list *timer)
 	return timer->entry.pprev;
 }
 
+static __always_inline bool deferred(struct tcp_sock *tp, u64 flag)
+{
+	return tp->inet_conn.icsk_inet.sk.sk_tsq_flags >> flag & 1;
+}
+
 static __always_inline bool write_timer_waits(struct tcp_sock *tp)
 {
 	if (bpf_core_field_exists(tp->inet_conn.icsk_retransmit_timer))
@@ -34,13 +39,14 @@ static __always_inline bool write_timer_waits(struct tcp_sock *tp)
 /*
  * The write timer whose handler sends this segment (tcp_write_timer_handler); 0 if none does. The handler forgets what
  * was pending before a retransmission and before a window probe, and at no other time is nothing pending while segments
- * are on their way, or a probe below snd_una while bytes wait to be sent.
+ * are on their way. A window probe is an empty segment below snd_una while bytes wait to be sent, or as many of them as the
+ * window has room for (tcp_write_wakeup).
  */
 static __always_inline u8 sending_timer(struct tcp_sock *tp, const struct segment *segment)
 {
 	u8 pending = tp->inet_conn.icsk_pending;
 
-	if (write_timer_waits(tp))
+	if (write_timer_waits(tp) || deferred(tp, bpf_core_enum_value(enum tsq_enum, TCP_WRITE_TIMER_DEFERRED)))
 		return 0;
 	if (pending == LOSS_PROBE || pending == REORDERING)
 		return pending;
@@ -48,23 +54,45 @@ static __always_inline u8 sending_timer(struct tcp_sock *tp, const struct segmen
 		return 0;
 	if (tp->packets_out)
 		return before(segment->seq, tp->snd_nxt) ? RETRANSMISSION : 0;
-	return before(segment->seq, tp->snd_una) && tp->write_seq != tp->snd_nxt ? ZERO_WINDOW_PROBE : 0;
+	if (before(segment->seq, tp->snd_una))
+		return tp->write_seq != tp->snd_nxt ? ZERO_WINDOW_PROBE : 0;
+	if (segment->bytes && segment->seq == tp->snd_una && bpf_core_field_exists(tp->inet_conn.icsk_probes_tstamp))
+		return tp->inet_conn.icsk_probes_tstamp ? ZERO_WINDOW_PROBE : 0;
+	return 0;
 }
 
-/* To be kept of data that arrives: when the first came that has no ACK yet. */
-static __always_inline void data_arrives(struct tcp_sock *tp, u64 *oldest_jiffies)
+/* Of one socket: what it has received and not acknowledged. */
+struct unacknowledged {
+	u64 jiffies; /* no timer that expires then or earlier was armed for it; 0: nothing came yet */
+	u32 acknowledged; /* as far as the last segment that it sent says */
+	u32 unused;
+};
+
+/* At cgroup_skb/ingress, of data or a FIN. */
+static __always_inline void data_arrives(struct tcp_sock *tp, struct unacknowledged *kept)
 {
-	if (tp->rcv_wup == tp->rcv_nxt)
-		*oldest_jiffies = bpf_jiffies64();
+	if (tp->rcv_wup != tp->rcv_nxt)
+		return;
+	/* Before the first data ato is 0, and the timer of a FIN expires at once. */
+	kept->jiffies = bpf_jiffies64() - !DIRECT_BITS(tp, inet_conn.icsk_ack.ato);
+	kept->acknowledged = tp->rcv_wup;
 }
 
-/* Whether the delayed-ACK timer sends this segment: armed after that data came, it has gone off (tcp_delack_timer). */
-static __always_inline bool sent_by_ack_timer(struct tcp_sock *tp, const struct segment *segment, u64 oldest_jiffies)
+/*
+ * Whether the delayed-ACK timer sends this segment: it acknowledges something, and the timer was armed after that came and has
+ * gone off (tcp_delack_timer). A timer that ran out with nothing pending looks the same, but for what is acknowledged.
+ */
+static __always_inline bool sent_by_ack_timer(struct tcp_sock *tp, const struct segment *segment,
+					      struct unacknowledged *kept)
 {
 	struct timer_list *timer = &tp->inet_conn.icsk_delack_timer;
+	bool something = kept->jiffies && before(kept->acknowledged, segment->ack);
 	u64 expires = timer->expires;
 
-	return !segment->bytes && !waits(timer) && oldest_jiffies < expires && expires <= bpf_jiffies64();
+	kept->acknowledged = segment->ack;
+	return something && !segment->bytes && !waits(timer) && kept->jiffies < expires &&
+	       expires <= bpf_jiffies64() &&
+	       !deferred(tp, bpf_core_enum_value(enum tsq_enum, TCP_DELACK_TIMER_DEFERRED));
 }
 
 #endif
