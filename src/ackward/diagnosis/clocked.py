@@ -16,6 +16,7 @@ from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.minshall import breaks_rule
 from ackward.diagnosis.probes import of_new_data
 from ackward.diagnosis.segmented import NEVER, Bools, Ints, running_max
+from ackward.diagnosis.windows import edge
 from ackward.model.segments import Kind, Vantage
 
 #: From an ACK's arrival to the segment that it lets go, on one host: softirq work, and what capturing adds.
@@ -70,9 +71,9 @@ def _at(timeline: Timeline, vantage: Vantage) -> Clocked:
     advancing = confirming & (timeline.ack64 > acked)
     # A window update counts as letting go only where the window was what held.
     update = np.flatnonzero(confirming & ~advancing)
-    edge = running_max(flow, allowed, where=confirming, inclusive=False, at=update)
-    shut = edge - running_max(flow, timeline.end64, where=sent, at=update) < segments["mss"][update]
-    advancing[update] = shut & (allowed[update] > edge)
+    limit = edge(timeline, confirming, update)
+    shut = limit - running_max(flow, timeline.end64, where=sent, at=update) < segments["mss"][update]
+    advancing[update] = shut & (allowed[update] > limit)
 
     row = np.flatnonzero(sent & (timeline.exchange >= 0))
     before = timeline.previous(sent & ~of_new_data(timeline, sent, advancing), row)
@@ -88,8 +89,7 @@ def _at(timeline: Timeline, vantage: Vantage) -> Clocked:
     left = timeline.end64[before] - running_max(flow, timeline.ack64, where=received, at=ack)
     late = time[ack] - time[before] - timeline.min_rtt[timeline.exchange[row]]
     flight = timeline.end64[before] - np.where(acked[ack] == NEVER, timeline.seq64[before], acked[ack])
-    edge = running_max(flow, allowed, where=confirming, inclusive=False, at=ack)
-    blocked = edge - timeline.end64[latest] < segments["mss"][before]
+    blocked = edge(timeline, confirming, ack) - timeline.end64[latest] < segments["mss"][before]
     paused = small & (left <= 0)
     tried = np.bincount(flow[row][paused], minlength=1)
     ended = np.bincount(flow[row][paused & prompt], minlength=len(tried))

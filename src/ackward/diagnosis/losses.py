@@ -19,6 +19,7 @@ import numpy as np
 from ackward.diagnosis.columns import Entries
 from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.segmented import NEVER, Bools, Ints, running_max
+from ackward.diagnosis.windows import edge as window_edge
 from ackward.model.segments import Flag, Kind, Vantage
 
 #: Linux's smallest retransmission timeout (TCP_RTO_MIN), less one tick of HZ=100 for timers that start between ticks.
@@ -89,9 +90,7 @@ def _resent(timeline: Timeline, vantage: Vantage) -> Losses:
     trigger[(silent & (waited >= RTO_FLOOR_NS)) | syn[row]] = Trigger.TIMEOUT
     trigger = _inherited(trigger, original, timeline.previous(again, row))
     # With the receiver's window used up, what is sent again asks whether it has opened: that is no loss.
-    confirming = received & (timeline.ack64 > NEVER)
-    limit = running_max(flow, timeline.ack64 + segments["window"], where=confirming, inclusive=False, at=row)
-    asks = (limit - edge < segments["mss"][row]) & (limit > NEVER)
+    asks = window_edge(timeline, received, row) - edge < segments["mss"][row]
     asks &= ~syn[row]
     found = Losses(
         row, time[original], trigger, np.full(len(row), int(vantage), np.int64), timeline.exchange[row]

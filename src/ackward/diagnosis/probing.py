@@ -20,6 +20,7 @@ from ackward.diagnosis.columns import Entries
 from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.probes import PROBE_SLACK_NS
 from ackward.diagnosis.segmented import NEVER, Bools, Ints, running_max
+from ackward.diagnosis.windows import edge as window_edge
 from ackward.model.segments import Flag, Kind, Vantage
 from ackward.model.tcp_constants import DELACK_MAX_NS, RTO_MIN_NS
 
@@ -154,7 +155,7 @@ def _sent(timeline: Timeline, vantage: Vantage) -> Probes:
     repeats &= ~keepalive & (timeline.previous(hinted, row) < before)
     # With the receiver's window used up, what is sent again may ask whether it has opened: a zero-window probe. The
     # kernel does not ask so while something is in flight, and its state tells that something was.
-    limit = running_max(flow, timeline.ack64 + segments["window"], where=received, inclusive=False, at=row)
+    limit = window_edge(timeline, received, row)
     room = limit - edge[row] >= segments["mss"][row]
     repeats &= told | room
     brings = (
@@ -162,7 +163,7 @@ def _sent(timeline: Timeline, vantage: Vantage) -> Probes:
     )
     chosen = repeats | brings
     row, before, waited, repeats, rtt = (column[chosen] for column in (row, before, waited, repeats, rtt))
-    shut = (~room & (limit > NEVER))[chosen]
+    shut = ~room[chosen]
 
     fresh = data & (end > edge)
     in_flight = _segments_between(timeline, fresh, np.maximum(acked[row], NEVER), edge[row], flow[row])
@@ -321,7 +322,7 @@ def _arrived(timeline: Timeline, vantage: Vantage) -> Probes:
     first = timeline.seq64[row] <= running_max(flow, timeline.seq64, where=fresh, at=before)
     rtt = smallest_round_trip(timeline, flow[row])
     silent = (waited >= 2 * rtt + PROBE_SLACK_NS) & (waited < TIMEOUT_FLOOR_NS)
-    offered = running_max(flow, timeline.ack64 + segments["window"], where=sent, inclusive=False, at=row)
+    offered = window_edge(timeline, sent, row)
     row_kept = silent & ~keepalive & first & (offered - edge[row] >= segments["mss"][row])
     row, before, waited = row[row_kept], before[row_kept], waited[row_kept]
     acked = running_max(flow, timeline.ack64, where=sent, inclusive=False, at=row)

@@ -17,7 +17,7 @@ from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.partition import CAUSES, Parts
 from ackward.diagnosis.segmented import NEVER, Bools, Ints
 from ackward.model.causes import Cause, End
-from ackward.model.segments import Flag, Kind, Nonagle, Vantage
+from ackward.model.segments import WINDOW_UNTOLD, Flag, Kind, Nonagle, Vantage
 from ackward.model.sequence import MOST_SEGMENTS, SequenceMark, SequencePlot
 
 #: Exchanges before and after that are drawn with the one that the finding is about...
@@ -133,7 +133,8 @@ def _windows(timeline: Timeline, rows: Ints) -> Ints:
     (``tcp_sock.snd_wnd``), from its next row on: rows show the state before the segment was taken in.
     """
     segments = timeline.segments[rows]
-    window = np.where(segments["has_state"], -1, segments["window"].astype(np.int64))
+    untold = segments["has_state"] | (segments["window"] == WINDOW_UNTOLD)
+    window = np.where(untold, -1, segments["window"].astype(np.int64))
     time, ack64 = timeline.time[rows], timeline.ack64[rows]
     # snd_una counts what the row's own socket sent: its seq if it is the sender here, else the ack that it got.
     received = segments["kind"] == Kind.RECEIVED

@@ -18,7 +18,7 @@ from ackward.diagnosis.flows import SEEN_FROM, Flow, Flows
 from ackward.diagnosis.segmented import Bools, Ints
 from ackward.diagnosis.standpoint import Sight, places, sight
 from ackward.diagnosis.traffic import Traffic, each, stretches
-from ackward.model.segments import WIRE_FIELDS, Endpoint, Kind, Segments, Vantage
+from ackward.model.segments import WINDOW_UNTOLD, WIRE_FIELDS, Endpoint, Kind, Segments, Vantage
 
 USUAL_MSS = 1460  # Ethernet, IPv4
 #: What timestamps take of the MSS (RFC 6691).
@@ -27,12 +27,16 @@ TIMESTAMPS = 12
 
 @dataclass(frozen=True)
 class WireFlow:
-    """What a capture knows of one connection. ``mss`` is that of either direction that is known, 0 if none is."""
+    """What a capture knows of one connection. ``mss`` is that of either direction that is known, 0 if none is.
+
+    ``scaled``: the SYNs told how windows are scaled. Without them a window of 0 is certain, and no other.
+    """
 
     client: Endpoint
     server: Endpoint
     mss: int = 0
     mptcp: bool = False
+    scaled: bool = True
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class WireFlows:
     server_address: Ints
     mss: Ints
     mptcp: Bools
+    scaled: Bools
     ends: Callable[[int], tuple[Endpoint, Endpoint]]
 
     @classmethod
@@ -61,6 +66,7 @@ class WireFlows:
             numbered([flow.server for flow in flows]),
             np.array([flow.mss for flow in flows], np.int64),
             np.array([flow.mptcp for flow in flows], bool),
+            np.array([flow.scaled for flow in flows], bool),
             lambda number: (flows[number].client, flows[number].server),
         )
 
@@ -75,6 +81,7 @@ class WireFlows:
             server_address=self.server_address[flows],
             mss=self.mss[flows],
             mptcp=self.mptcp[flows],
+            scaled=self.scaled[flows],
             ends=lambda number: self.ends(int(flows[number])),
         )
 
@@ -101,9 +108,8 @@ def captured(known: WireFlows, wire: Segments) -> Traffic:
 
     def rows(first: int, beyond: int) -> Columns:
         flows = slice(first, beyond)
-        return _rows(
-            wire[begins[first] : begins[beyond]], first, at_server[flows], shift[flows], limit[flows]
-        )
+        mine = wire[begins[first] : begins[beyond]]
+        return _rows(mine, first, at_server[flows], shift[flows], limit[flows], known.scaled[flows])
 
     def flow(number: int) -> Flow:
         return Flow(
@@ -124,13 +130,16 @@ def view(known: WireFlows, wire: Segments) -> tuple[Flows, Segments]:
     return traffic.flows, traffic.rows(0, len(known)).rows
 
 
-def _rows(wire: Segments, first: int, at_server: Bools, shift: Ints, limit: Ints) -> Columns:
+def _rows(wire: Segments, first: int, at_server: Bools, shift: Ints, limit: Ints, scaled: Bools) -> Columns:
     columns = {name: wire[name] for name, _ in WIRE_FIELDS}
     columns["flow"] = flow = wire["flow"] - np.int32(first)
     columns["vantage"] = np.where(at_server, np.uint8(Vantage.SERVER), np.uint8(Vantage.CLIENT))[flow]
     sent = wire["to_server"] != at_server[flow]
     columns["kind"] = np.where(sent, np.uint8(Kind.SENT), np.uint8(Kind.RECEIVED))
     columns["mss"] = limit.astype(np.uint16)[flow]
+    if not scaled.all():
+        told = scaled[flow] | (wire["window"] == 0)
+        columns["window"] = np.where(told, wire["window"], np.uint32(WINDOW_UNTOLD))
     if shift.any():
         moved = shift[flow]
         columns["time_ns"] = wire["time_ns"] + np.where(wire["to_server"], -moved, moved)

@@ -19,6 +19,7 @@ from ackward.diagnosis.traffic import Traffic
 from ackward.diagnosis.wire import WireFlows, captured, view
 from ackward.model.report import Capture
 from ackward.model.segments import Segments
+from ackward.model.units import plural
 
 #: Of an end whose SYN was not captured: what Ethernet allows.
 MOST = 1460
@@ -28,7 +29,7 @@ def explain_capture(capture: WireCapture) -> Diagnosis:
     """Explain what was read."""
     traffic, clocks = _traffic(_known(capture.flows), capture)
     times = capture.segments["time_ns"]
-    notes = [*_places(traffic.flows), *clocks, *map(str, capture.problems)]
+    notes = [*_places(traffic.flows), *_without_syns(capture.flows), *clocks, *map(str, capture.problems)]
     notes += [f"{count:,} packets left out: {what}" for what, count in capture.skipped.items() if count]
     facts = Capture(
         source=", ".join(source.name for source in capture.sources),
@@ -38,6 +39,14 @@ def explain_capture(capture: WireCapture) -> Diagnosis:
         notes=notes,
     )
     return explain(traffic, facts)
+
+
+def _without_syns(flows: CapturedFlows) -> list[str]:
+    count = int(np.count_nonzero(~flows.table["window_scale_known"]))
+    if not count:
+        return []
+    said = f"{plural(count, 'connection')} without both SYNs: how large their windows are is not known"
+    return [f"{said}, so a wait for one is told only where it was closed"]
 
 
 def _known(flows: CapturedFlows) -> WireFlows:
@@ -51,6 +60,7 @@ def _known(flows: CapturedFlows) -> WireFlows:
         flows.addresses("server"),
         mss.astype(np.int64),
         table["mptcp"],
+        table["window_scale_known"],
         lambda number: (flows.endpoint(clients[number]), flows.endpoint(servers[number])),
     )
 

@@ -62,6 +62,8 @@ class Nonagle(enum.IntFlag):
     CORK = 2
 
 
+#: A window that was not 0, of a connection whose SYNs were not seen: its scale could be any (RFC 7323 section 2.2).
+WINDOW_UNTOLD = 0xFFFF_FFFF
 #: What every source can tell of a segment. Times in nanoseconds; ``bytes`` is payload on the wire, also where the
 #: capture kept less; ``segments`` counts what offload merged into one packet; ``window`` is scaled, in bytes;
 #: ``sack_left`` and ``sack_right`` are the first SACK block, both 0 without one; ``dsack`` tells that it reports a

@@ -22,7 +22,7 @@ from ackward.diagnosis.partition import CAUSES
 from ackward.diagnosis.segmented import Bools, Ints, starts
 from ackward.model.causes import Cause, End, Grade
 from ackward.model.report import Finding
-from ackward.model.segments import Flag, Kind, Vantage
+from ackward.model.segments import WINDOW_UNTOLD, Flag, Kind, Vantage
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def _stretch(stretch: Stretch) -> pl.DataFrame:
             "seq": timeline.seq64 - base,
             "ack": _where(has_ack, ack),
             "bytes": rows["bytes"],
-            "window_bytes": rows["window"],
+            "window_bytes": _where(rows["window"] != WINDOW_UNTOLD, rows["window"]),
             "flags": pl.Series(_LETTERS).gather(rows["tcp_flags"] & 0x1F),
             "merged": rows["segments"],
             "new_bytes": timeline.fresh,

@@ -13,6 +13,7 @@ from ackward.diagnosis.clocked import TURNAROUND_NS
 from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.holds import Rule, Waits
 from ackward.diagnosis.segmented import NEVER, running_max
+from ackward.diagnosis.windows import edge
 from ackward.model.causes import Cause
 from ackward.model.segments import Kind, Vantage
 
@@ -33,10 +34,10 @@ def _at_receiver(timeline: Timeline, vantage: Vantage) -> Claims:
     sent = here & (segments["kind"] == Kind.SENT) & (timeline.ack64 > NEVER)
     allowed = timeline.ack64 + segments["window"]
     update, told = np.zeros(len(segments), bool), np.flatnonzero(sent)
-    edge = running_max(flow, allowed, where=sent, inclusive=False, at=told)
-    opens = (edge > NEVER) & (allowed[told] - edge >= segments["mss"][told])
-    told, edge = told[opens], edge[opens]
-    update[told] = edge - running_max(flow, timeline.end64, where=arrived, at=told) < segments["mss"][told]
+    limit = edge(timeline, sent, told)
+    opens = allowed[told] - limit >= segments["mss"][told]
+    told, limit = told[opens], limit[opens]
+    update[told] = limit - running_max(flow, timeline.end64, where=arrived, at=told) < segments["mss"][told]
 
     watched = timeline.has_server if vantage == Vantage.CLIENT else timeline.has_client
     row = np.flatnonzero(arrived)
