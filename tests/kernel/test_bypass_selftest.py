@@ -19,6 +19,7 @@ from ackward.kernel.namespaces import NAMED, temporary
 from ackward.model.bypass import Capabilities, Finding, Hazard, Outcome
 from ackward.model.bypass_lab import BypassReport
 from ackward.remedies.bypass import capabilities
+from ackward.remedies.bypass.selftest import run as selftest
 from ackward.remedies.bypass.selftest.run import require_redirection
 from ackward.remedies.bypass.selftest.ways import PlainTcp
 from ackward.report.capability_table import markdown
@@ -84,6 +85,15 @@ def test_what_is_not_declared_is_as_with_tcp(told, hazard):
 def finding_of(told: Capabilities, hazard: Hazard) -> Finding:
     [found] = [finding for finding in told.findings if finding.hazard is hazard]
     return found
+
+
+def test_it_names_what_a_fix_asks_for_and_nothing_more(told, monkeypatch, capsys):
+    """More would be taken for leave to join programs that block in recv()."""
+    monkeypatch.setattr(selftest, "self_test", lambda _: told)
+    assert run(["doctor", "--self-test"]) == 0
+    named = re.search(r"--accept (\S+)", capsys.readouterr().err)[1]
+    assert run(["fix", "bypass", "--port", "7000", "--dry-run"]) == 2
+    assert f"`--accept {named}`" in " ".join(capsys.readouterr().err.split())
 
 
 def test_without_root_it_says_how(capsys):

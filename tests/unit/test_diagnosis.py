@@ -194,3 +194,12 @@ def test_vantage_points_are_told_apart():
         rows = segments[segments["vantage"] == vantage]
         data = rows[(rows["kind"] == Kind.SENT) & (rows["bytes"] > 0)]
         assert (data["to_server"] == (vantage == Vantage.CLIENT)).all()
+
+
+@pytest.mark.parametrize(("view", "there"), [("client", True), ("server", False), ("both", False)])
+def test_a_remedy_for_an_end_that_was_not_watched_says_where_it_belongs(view, there):
+    """The command without a namespace would change this host, where nothing hurts."""
+    [found] = diagnose(recordings.load(f"standoff-{view}")).report.findings
+    remedy = next(remedy for remedy in found.remedies if remedy.name == "quickack")
+    assert ("that end was not watched" in (remedy.advice or "")) is there
+    assert remedy.command.startswith("ackward fix quickack --port 7000")

@@ -62,6 +62,7 @@ def doctor(
 
 def _self_test(*, as_json: bool) -> None:
     from ackward.remedies.bypass import capabilities
+    from ackward.remedies.bypass.rules import OF_BLOCKING_READERS
     from ackward.remedies.bypass.selftest.run import self_test
     from ackward.report.capability_table import view
 
@@ -72,12 +73,18 @@ def _self_test(*, as_json: bool) -> None:
         print_json(found.to_json())
     else:
         data.print(view(found))
-    different = found.differing()
-    if different:
-        names = ",".join(finding.hazard for finding in different)
+    names = [finding.hazard for finding in found.differing(OF_BLOCKING_READERS)]
+    if names:
         talk.print(
-            f"\nPrograms that do any of these {len(different)} things would notice; `ackward fix bypass` asks for "
-            f"--accept {names}",
+            f"\nPrograms that do any of these {len(names)} things would notice; `ackward fix bypass` asks for "
+            f"--accept {','.join(names)}",
+            soft_wrap=True,
+        )
+    blocking = [finding.hazard for finding in found.differing() if finding.hazard in OF_BLOCKING_READERS]
+    if blocking:
+        talk.print(
+            f"Programs that block in recv() would notice {', '.join(blocking)}: they stay on TCP, and nothing need be "
+            "accepted for them (--no-learn joins them, and asks).",
             soft_wrap=True,
         )
 

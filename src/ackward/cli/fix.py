@@ -93,6 +93,8 @@ def quickack(
         from ackward.loop import pods
 
         netns = pods.netns_to_change(pod, netns, pid, cgroup)
+        if to is port is cap is None:
+            to = "all"  # as the annotation does: pods of one node meet over the route to their network
     return fixing.plan_quickack(netns=netns, to=to, port=port, cgroup=cgroup, pid=pid, cap=seconds)
 
 

@@ -1,8 +1,8 @@
 """What packets alone tell of a sender that waits for ACKs: its next segment leaves as soon as an ACK arrives.
 
 A capture shows no writes, so each of these is inferred. The same timing has other explanations (a program that waits
-until its data is acknowledged), which is why a pattern must repeat and why a sender that ever broke Nagle's rule is
-never said to follow it.
+until its data is acknowledged), which is why a pattern must repeat and why a sender that breaks Nagle's rule again and
+again is never said to follow it.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from ackward.diagnosis.segmented import Ints
 from ackward.diagnosis.sequence import plot
 from ackward.diagnosis.words import WRITES_UNSEEN, Loss, quantile, remedies, why
 from ackward.model.causes import STALLS, Cause, End, Grade
-from ackward.model.report import Finding, Ladder, Process, Quantiles
+from ackward.model.report import Finding, Ladder, LadderStep, Process, Quantiles
 from ackward.model.segments import Owner, SocketFacts, Vantage
 
 #: A finding must have cost this share of its flows' time and this much a stalled exchange: below, it is noise...
@@ -30,6 +30,10 @@ WORTH_NS = 1_000_000
 ACK_RULES = frozenset({Cause.STANDOFF, Cause.NAGLE, Cause.DELAYED_ACK})
 ACK_SHARE = 0.10
 ACK_EXCHANGES = 3
+
+#: Evidence is this many steps at most, and what lies this near to a stall may have to do with it.
+EVIDENCE = 12
+NEAR_NS = 1_000_000
 
 _END = {Vantage.CLIENT: End.CLIENT, Vantage.SERVER: End.SERVER}
 
@@ -244,19 +248,38 @@ def _needless(seen: Attribution, named: set[tuple[Cause, str]]) -> Iterator[Find
 
 
 def _evidence(ladder: Ladder) -> list[str]:
-    """The steps around the stall, in words, from one typical exchange."""
+    """The steps around the longest stall, in words, from one typical exchange: those nearest to its begin and end."""
     if not ladder.stalls:
         return []
     stall = max(ladder.stalls, key=lambda stall: stall.end_ns - stall.start_ns)
-    lines = []
-    for step in ladder.steps:
-        moment = step.arrives_ns if step.arrives_ns is not None else step.at_ns
-        if not (stall.start_ns - 1_000_000 <= step.at_ns and moment <= stall.end_ns + 1_000_000):
-            continue
-        what = step.note or f"{step.bytes} B" + (f", {step.flags}" if step.flags else "") + (
-            f", ack {step.ack}" if step.ack else ""
+
+    def away(step: LadderStep, moment: int) -> int:
+        moments = [step.at_ns] if step.arrives_ns is None else [step.at_ns, step.arrives_ns]
+        return min(abs(each - moment) for each in moments)
+
+    # What leaves or arrives within a stall tells of it: the repair of a loss leaves when it ends, and arrives later.
+    near = [
+        number
+        for number, step in enumerate(ladder.steps)
+        if any(
+            stall.start_ns - NEAR_NS <= moment <= stall.end_ns + NEAR_NS
+            for moment in (step.at_ns, step.arrives_ns)
+            if moment is not None
         )
-        if step.kind == "segment":
-            what = f"sends {what}"
-        lines.append(f"+{step.at_ns / 1e6:.3f} ms {step.sender}: {what}")
-    return lines[:12]
+    ]
+    kept = {
+        number
+        for moment in (stall.start_ns, stall.end_ns)
+        for number in sorted(near, key=lambda number: away(ladder.steps[number], moment))[: EVIDENCE // 2]
+    }
+    shown = near if len(near) <= EVIDENCE else sorted(kept)
+    return [f"+{ladder.steps[number].at_ns / 1e6:.3f} ms {_told(ladder.steps[number])}" for number in shown]
+
+
+def _told(step: LadderStep) -> str:
+    if step.kind != "segment":
+        return f"{step.sender}: {step.note}"
+    what = step.note or f"{step.bytes} B" + (f", {step.flags}" if step.flags else "")
+    ack = f", ack {step.ack}" if step.ack and not step.note else ""
+    lost = ", not seen to arrive" if step.arrives_ns is None else ""
+    return f"{step.sender}: sends {what}{ack}{lost}"

@@ -149,17 +149,21 @@ def remedies(cause: Cause, loss: Loss, flow: Flow) -> list[tuple[Remedy, Ints]]:
 
     if cause in (Cause.STANDOFF, Cause.DELAYED_ACK) and loss.delaying:
         command = quickack_command(flow, loss.delaying)
-        add("quickack", loss.delaying, loss.without["quickack"], command=command)
+        there = elsewhere(flow, loss.delaying)
+        add("quickack", loss.delaying, loss.without["quickack"], command=command, advice=there)
     if cause in (Cause.SLOW_START, Cause.IDLE_RESTART) and loss.holding:
         command = initcwnd_command(flow, loss.holding, after_idle=cause == Cause.IDLE_RESTART)
-        add("initcwnd", loss.holding, loss.without["initcwnd"], command=command)
+        there = elsewhere(flow, loss.holding)
+        add("initcwnd", loss.holding, loss.without["initcwnd"], command=command, advice=there)
     if cause in (Cause.STANDOFF, Cause.NAGLE) and loss.holding:
         text = (
             "or, in the program: set TCP_NODELAY, or hand a whole message to one write (writev, a buffered stream); "
             "then nothing is held, whatever the other end does"
         )
         command = nodelay_command(flow, loss.holding)
-        add("nodelay", loss.holding, loss.without["nodelay"], command=command, advice=text)
+        there = elsewhere(flow, loss.holding)
+        advice = f"{there}; {text}" if there else text
+        add("nodelay", loss.holding, loss.without["nodelay"], command=command, advice=advice)
     if cause == Cause.RECEIVE_WINDOW and loss.holding:
         reader = End.SERVER if loss.holding == End.CLIENT else End.CLIENT
         add(
@@ -171,8 +175,9 @@ def remedies(cause: Cause, loss: Loss, flow: Flow) -> list[tuple[Remedy, Ints]]:
     held_ack = cause in (Cause.ACK_HOLDING, Cause.TAIL_LOSS_PROBE) and loss.delaying
     if held_ack and loss.delaying:
         add("advice", loss.delaying, loss.stalled, advice=probe_words.RECEIVER_ADVICE)
-    if cause in _ADVICE and loss.holding and not held_ack:
-        add("advice", loss.holding, loss.stalled, advice=_ADVICE[cause])
+    adviser = loss.holding or (End.SERVER if cause == Cause.ACCEPT_QUEUE else None)
+    if cause in _ADVICE and adviser and not held_ack:
+        add("advice", adviser, loss.stalled, advice=_ADVICE[cause])
     if cause in (Cause.ACK_HOLDING, Cause.TAIL_LOSS_PROBE) and loss.holding:
         # It spares segments and window, not the wait: that is the receiver's.
         add("advice", loss.holding, np.zeros_like(loss.stalled), advice=probe_words.SENDER_ADVICE)
@@ -215,6 +220,17 @@ def nodelay_command(flow: Flow, end: End) -> str:
     """The command line that turns Nagle's algorithm off at ``end``, for just this service."""
     facts = flow.server_end if end == End.SERVER else flow.client_end
     return f"ackward fix nodelay --port {flow.server.port}{place(facts.owner if facts else None)}"
+
+
+def elsewhere(flow: Flow, end: End) -> str | None:
+    """Where a remedy for ``end`` belongs, if only the other end was watched."""
+    here, peer = (
+        (flow.server_end, flow.client_end) if end == End.SERVER else (flow.client_end, flow.server_end)
+    )
+    if here or not peer:
+        return None
+    address = (flow.server if end == End.SERVER else flow.client).address
+    return f"there, on the host or in the namespace of {address}: that end was not watched"
 
 
 def place(owner: Owner | None) -> str:
