@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from tests.cluster.node_agent import ANNOTATED, LIST, Node, Running, give_networ
 from tests.kernel.quickack_hosts import ip, routing
 from tests.polling import eventually
 
+from ackward.kernel.inotify import exchange
 from ackward.kernel.namespaces import Namespace, temporary
 from ackward.node.conflist import TYPE
 from ackward.node.wire import HEADER, PROTOCOL
@@ -102,14 +104,28 @@ class TestTheList:
             there = elsewhere.stat()
             assert (there.st_mode & 0o7777, there.st_uid, there.st_gid) == (0o640, 65534, 65533)
 
-    def test_without_its_binary_the_entry_goes(self, node: Node) -> None:
+    def test_a_binary_that_is_wiped_is_put_back(self, node: Node) -> None:
         with node.agent() as agent:
-            binary = node.bin / TYPE
-            binary.rename(node.root / "aside")
+            for times in (2, 3):
+                shutil.rmtree(node.bin)
+                assert eventually(lambda times=times: len(agent.events("binary installed")) == times)
+                assert eventually(lambda: node.status().ready and node.marker.exists())
+                assert node.has_entry
+                assert node.status().binary.current
+            assert agent.get("/readyz")[0] == 200
+
+    def test_without_its_binary_the_entry_goes(self, node: Node) -> None:
+        in_the_way = node.root / "no directory"
+        in_the_way.touch()
+        with node.agent() as agent:
+            assert exchange(node.bin, in_the_way)
             assert eventually(lambda: node.list.read_text() == LIST)
             assert eventually(lambda: not node.marker.exists())
-            assert "is not there" in agent.get("/readyz")[1]
-            (node.root / "aside").rename(binary)
+            reason = json.loads(agent.get("/readyz")[1])["reasons"]["entry"]
+            assert "is not there" in reason
+            assert "Next: " in reason
+            assert node.status().reasons == {"entry": reason}
+            assert exchange(node.bin, in_the_way)
             assert eventually(lambda: node.has_entry and node.marker.exists())
 
     def test_who_takes_it_out_all_the_time_is_not_fought(self, node: Node) -> None:
@@ -147,6 +163,8 @@ class TestTheList:
             status, body = agent.get("/readyz")
             assert status == 503
             assert words in body
+            assert node.status().reasons == json.loads(body)["reasons"]
+            assert words in node.ackward("status").stdout
             assert not node.marker.exists()
             assert path.read_text() == text
             assert agent.end() == 0

@@ -50,7 +50,8 @@ def test_uninstall_leaves_the_node_as_it_was(node: Node) -> None:
             assert node.cni(pod, "ADD", ANNOTATED).returncode == 0
             assert has_quickack(pod)
             refused = node.ackward("uninstall")
-            assert (refused.returncode, "an agent answers" in refused.stderr) == (2, True)
+            assert (refused.returncode, "it would put the entry back" in refused.stderr) == (2, True)
+            assert "kubectl apply -k deploy/uninstall" in refused.stderr
             assert agent.end() == 0
             agent.log.unlink()
         assert has_quickack(pod)
@@ -93,10 +94,11 @@ def test_a_directory_whose_socket_the_stub_could_not_find_is_refused(
     assert (node.list.read_text(), node.bin.exists(), node.run.exists()) == (LIST, False, False)
 
 
-def test_a_directory_where_others_may_write_is_refused(node: Node) -> None:
+@pytest.mark.parametrize("command", ["install", "agent"])
+def test_a_directory_where_others_may_write_is_refused(node: Node, command: str) -> None:
     node.run.mkdir()
     node.run.chmod(0o1777)
-    done = node.ackward("install")
+    done = node.ackward(command)
     assert (done.returncode, "others may write" in done.stderr) == (2, True)
     assert (node.list.read_text(), node.bin.exists()) == (LIST, False)
 
@@ -143,6 +145,11 @@ def test_status_tells_what_is_so(node: Node) -> None:
         True,
     )
     assert (found.entry.state, found.agent.answering, found.ready) == (Placement.IN_PLACE, False, False)
+    assert (found.agent.form, list(found.reasons)) == (None, ["agent"])
+    assert "Next: " in node.ackward("status").stdout
+    binary = (node.bin / TYPE).rename(node.root / "aside")
+    assert "no pod can start" in node.status().reasons["binary"].lower()
+    binary.rename(node.bin / TYPE)
     (node.bin / TYPE).write_bytes(b"an older one: ackcni/0")
     assert not node.status().binary.current
     with temporary("pod") as pod, node.agent():
@@ -152,6 +159,7 @@ def test_status_tells_what_is_so(node: Node) -> None:
         printed = json.loads(node.ackward("status", "--json").stdout)
         assert printed == json.loads(node.status().model_dump_json(by_alias=True))
         assert (printed["schema"], printed["ready"]) == ("ackward/node-status/1", True)
+        assert (printed["agent"]["form"], printed["reasons"]) == ("plugin", {})
         assert printed["binary"]["current"], "the agent brings its own"
         on_record = printed["pods"][0]
         assert (on_record["pod"], on_record["alive"], on_record["lacking"]) == (
@@ -194,6 +202,8 @@ def test_somebody_elses_entry_stays_and_so_does_the_binary_that_it_may_need(node
         ("install", "--failure-policy", "ajar"),
         ("agent", "--listen", "9791"),
         ("agent", "--listen", "127.0.0.1:99999"),
+        ("agent", "--kubeconfig", "/etc/passwd"),
+        ("agent", "--service-account", "/etc"),
         ("agent", "--no-cni"),
         ("agent", "--no-cni", "--node-name", "n", "--kubeconfig", "/nowhere"),
         ("agent", "--no-cni", "--node-name", "n", "--kubeconfig", "/dev/null"),
@@ -275,6 +285,20 @@ def test_our_entry_names_the_agents_socket(node: Node) -> None:
     assert node.ackward("install", "--failure-policy", "closed").returncode == 0
     plugins = json.loads(node.list.read_text())["plugins"]
     assert plugins[-1] == entry(str(node.run / "agent.sock"), "closed")
+
+
+@pytest.mark.parametrize("policy", ["closed", "open"])
+def test_the_policy_that_is_there_stays_unless_another_is_told(node: Node, policy: str) -> None:
+    other = {"open": "closed", "closed": "open"}[policy]
+    assert node.ackward("install", "--failure-policy", policy).returncode == 0
+    installed = node.list.read_text()
+    assert f"the entry was in {node.list}" in node.ackward("install").stdout
+    with node.agent():
+        assert node.list.read_text() == installed
+    assert node.list.read_text() == installed
+    changed = node.ackward("install", "--failure-policy", other)
+    assert f"failurePolicy {policy} -> {other}" in changed.stdout
+    assert json.loads(node.list.read_text())["plugins"][-1]["failurePolicy"] == other
 
 
 def test_the_stub_speaks_for_itself(node: Node) -> None:

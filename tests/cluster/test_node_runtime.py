@@ -5,6 +5,7 @@ the rights of the manifest.
 from __future__ import annotations
 
 import itertools
+import json
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from tests.polling import eventually
 from ackward.kernel import routes
 from ackward.kernel.namespaces import Namespace
 from ackward.kernel.netlink import Netlink
+from ackward.model.node import Form
 
 _NUMBERS = itertools.count()
 
@@ -85,6 +87,8 @@ class TestTheDaemonForm:
                 api.put(one.name, {})
             with following(node, api) as agent:
                 assert eventually(node.marker.is_file)
+                assert eventually(lambda: agent.events("marker made"))
+                assert not agent.events("marker removed"), "there was none"
                 assert not has_quickack(namespace)
                 api.put(made.name, ANNOTATED)
                 assert eventually(lambda: has_quickack(namespace), within=5)
@@ -92,6 +96,13 @@ class TestTheDaemonForm:
                 api.put(made.name, {})
                 assert eventually(lambda: not has_quickack(namespace), within=5)
                 assert eventually(lambda: node.status().pods == ())
+                api.put(other.name, {"enable-quickack": "nonsense"})
+                assert eventually(
+                    lambda: agent.metric("ackward_node_annotation_complaints_total") == 1, within=5
+                )
+                (line,) = [line for line in agent.log.read_text().splitlines() if "nonsense" in line]
+                assert json.loads(line)["level"] == "warning"
+                assert json.loads(line)["pod"] == f"default/{other.name}"
                 assert not (node.bin / "ackward-cni").exists(), "no plugin is installed"
                 assert node.plugins() == ["ptp"]
                 assert "s3cret" not in agent.log.read_text()
@@ -117,8 +128,21 @@ class TestTheDaemonForm:
             api.refusing = True
             api.break_off()
             assert eventually(lambda: not node.marker.exists())
-            assert agent.get("/readyz")[0] == 503
+            status, body = agent.get("/readyz")
+            assert (status, "Next: " in body) == (503, True)
+            assert node.status().reasons == json.loads(body)["reasons"]
             assert agent.get("/healthz")[0] == 200, "a start from anew would not help"
+
+    def test_status_and_uninstall_know_the_form(self, node: Node) -> None:
+        with api_server("s3cret") as api, following(node, api):
+            found = node.status()
+            assert (found.agent.form, found.ready, found.reasons) == (Form.DAEMON, True, {})
+            printed = node.ackward("status").stdout
+            assert "ready   yes" in printed
+            assert "daemon form" in printed
+            refused = node.ackward("uninstall")
+            assert (refused.returncode, "put the entry back" in refused.stderr) == (2, False)
+            assert "give pods again" in refused.stderr
 
 
 class TestTheRightsOfTheManifestAreEnough:

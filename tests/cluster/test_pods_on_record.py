@@ -69,6 +69,19 @@ def test_what_the_agent_did_is_named_and_stays(agent: Agent, here: Namespace) ->
     assert in_process("status").stderr == ""
 
 
+def test_changes_are_told_one_by_one_and_none_of_no_connection(agent: Agent, here: Namespace) -> None:
+    chain = Chain(here, "podnet", "1.0.0", [agent.entry])
+    with agent.running():
+        chain.add(here, ASKS, {"cniVersion": "1.0.0"})
+        made = agent.served[-1].changed
+        assert not any("open connection" in words for words in made)
+        assert any("nodelay" in words.lower() for words in made)
+        chain.delete(here)
+        undone = agent.served[-1].changed
+        assert len(undone) >= len(made)
+        assert not any("; " in words for words in undone)
+
+
 def test_without_its_record_it_is_a_leftover(agent: Agent, here: Namespace) -> None:
     chain = Chain(here, "podnet", "1.0.0", [agent.entry])
     before = routing(here)

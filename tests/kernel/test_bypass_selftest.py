@@ -87,6 +87,7 @@ def finding_of(told: Capabilities, hazard: Hazard) -> Finding:
     return found
 
 
+@pytest.mark.usefixtures("pins")
 def test_it_names_what_a_fix_asks_for_and_nothing_more(told, monkeypatch, capsys):
     """More would be taken for leave to join programs that block in recv()."""
     monkeypatch.setattr(selftest, "self_test", lambda _: told)

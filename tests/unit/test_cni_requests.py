@@ -55,7 +55,7 @@ SENSE: list[tuple[dict[str, object], tuple[Asked, ...]]] = [
         {"ackward.io/bypass": "true", "ackward.io/bypass-accept": "splice, oob"},
         (Asked("bypass", BypassScope(ports=(1, 65535), accepted=(Hazard.OOB, Hazard.SPLICE))),),
     ),
-    ({"ackward.io/bypass-accept": "splice"}, ()),
+    ({"ackward.io/bypass": "no", "ackward.io/bypass-accept": "splice"}, ()),
     ({"ackward.io/bypass": "8000-8010,8005"}, (Asked("bypass", BypassScope(ports=(8000, 8010))),)),
 ]
 
@@ -98,7 +98,18 @@ def test_nonsense_is_a_complaint_and_the_rest_is_done(name: str, value: str) -> 
     assert found.requests == (ALL,)
     assert len(found.complaints) == 1
     assert name in found.complaints[0]
-    assert len(found.complaints[0]) < 200
+    assert len(found.complaints[0]) < (200 if name != "ackward.io/bypass-accept" else 400)
+
+
+def test_what_cannot_be_accepted_is_named_alone_and_what_can_is_listed() -> None:
+    (complaint,) = wanted({"ackward.io/bypass": "80", "ackward.io/bypass-accept": "splice,nope"}).complaints
+    assert complaint.startswith("ackward.io/bypass-accept: 'nope' cannot be accepted")
+    assert complaint.endswith(",".join(Hazard))
+
+
+def test_to_accept_something_for_no_bypass_is_complained_of() -> None:
+    (complaint,) = wanted({"ackward.io/bypass-accept": "splice"}).complaints
+    assert complaint == "ackward.io/bypass-accept: asks for nothing without ackward.io/bypass"
 
 
 #: Nearly what a value may be: numbers with zeros before them, ports, networks, lists of these, words.

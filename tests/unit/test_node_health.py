@@ -40,6 +40,17 @@ def asked(place: tuple[str, int], page: str) -> int:
         return 0
 
 
+def test_what_is_not_there_is_said_in_plain_text(place: tuple[str, int]) -> None:
+    with (
+        pytest.raises(urllib.error.HTTPError) as caught,
+        urllib.request.urlopen(f"http://{place[0]}:{place[1]}/x"),
+    ):
+        pass
+    with caught.value as answer:
+        assert (answer.code, answer.headers.get_content_type()) == (404, "text/plain")
+        assert answer.read() == b"404 Not Found: /metrics, /healthz and /readyz are there\n"
+
+
 def test_who_sends_a_byte_now_and_then_is_cut(
     place: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ import typer
 from ackward.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ackward.model.node import NodeStatus
     from ackward.node.places import Places
@@ -51,11 +51,12 @@ MarkerFile = Annotated[
     ),
 ]
 Policy = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--failure-policy",
         envvar="ACKWARD_FAILURE_POLICY",
-        help="open: a pod starts though the agent does not answer; closed: it does not",
+        help="open: a pod starts though the agent does not answer; closed: it does not; "
+        "unless told what the entry has, or open",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
@@ -73,7 +74,7 @@ def agent(
     binaries: Binaries = _BINARIES,
     run_dir: Run = _RUN,
     marker: MarkerFile = _MARKER,
-    failure_policy: Policy = "open",
+    failure_policy: Policy = None,
     listen: Annotated[
         str,
         typer.Option(
@@ -97,14 +98,14 @@ def agent(
     """
     from ackward.node import logs
     from ackward.node.agent import Agent, Settings
-    from ackward.node.conflist import entry
-    from ackward.node.installing import place_binary
 
     address = _address(listen)
     places = _places(configuration, binaries, run_dir, marker)
-    wanted = entry(str(places.socket), _policy(failure_policy))
+    wanted = _entry(places, failure_policy)
     follow = None
-    if no_cni:
+    if not no_cni:
+        _refuse_of_the_daemon_form({"--kubeconfig": kubeconfig, "--service-account": service_account})
+    else:
         from ackward.node.following import PodsOfNode, client
 
         if not node_name:
@@ -120,8 +121,6 @@ def agent(
             return PodsOfNode(connect, node, changed=changed)
 
     logs.set_up()
-    if not no_cni and place_binary(places):
-        logs.tell("binary installed", file=places.binary)
     Agent(Settings(places=places, entry=wanted, listen=address, follow=follow)).run()
 
 
@@ -130,18 +129,17 @@ def install(
     configuration: Configuration = _CONFIGURATION,
     binaries: Binaries = _BINARIES,
     run_dir: Run = _RUN,
-    failure_policy: Policy = "open",
+    failure_policy: Policy = None,
     as_json: AsJson = False,
 ) -> None:
     """Put the plugin's binary where the runtime looks for it, then its entry into the runtime's list.
 
     Until an agent runs, pods start without: what they ask for is noted, and given to them when it does.
     """
-    from ackward.node.conflist import entry
     from ackward.node.installing import install_node
 
     places = _places(configuration, binaries, run_dir, _MARKER)
-    _show(install_node(places, entry(str(places.socket), _policy(failure_policy))), as_json=as_json)
+    _show(install_node(places, _entry(places, failure_policy)), as_json=as_json)
 
 
 @app.command(epilog="Example: ackward node uninstall")
@@ -158,7 +156,7 @@ def uninstall(
 ) -> None:
     """Leave the node as it was: the entry first, then marker, pods and sockets, and the binary last.
 
-    The agent must have ended: it would put the entry back.
+    The agent must have ended: it would do all again.
     """
     from ackward.node.installing import uninstall_node
 
@@ -190,11 +188,16 @@ def _lines(found: NodeStatus) -> list[str]:
     binary = (
         "not there" if not found.binary.present else "there" if found.binary.current else "another version"
     )
+    daemon = found.agent.form == "daemon"
+    needless = " (this form needs none)" if daemon else ""
+    when = "a moment after their start" if daemon else "at once"
+    form = f" ({found.agent.form.value} form)" if found.agent.form else ""
     lines = [
-        f"ready   {'yes: new pods get' if found.ready else 'no: new pods do not get'} what they ask for at once",
-        f"binary  {binary}: {found.binary.path}",
-        f"entry   {found.entry.state.value}: {found.entry.words or found.entry.file}",
-        f"agent   {'answers' if found.agent.answering else 'does not answer'}: {found.agent.socket}",
+        f"ready   {'yes: new pods get' if found.ready else 'no: new pods do not get'} what they ask for {when}",
+        *(f"        {part}: {words}" for part, words in found.reasons.items()),
+        f"binary  {binary}{needless}: {found.binary.path}",
+        f"entry   {found.entry.state.value}{needless}{f': {found.entry.file}' if found.entry.file else ''}",
+        f"agent   {'answers' if found.agent.answering else 'does not answer'}{form}: {found.agent.socket}",
         f"marker  {'there' if found.marker.present else 'not there'}: {found.marker.path}",
         f"missed  {found.missed} started while no agent answered, and not reached yet",
         f"pods    {len(found.pods)} on record",
@@ -237,14 +240,26 @@ def _places(configuration: Path, binaries: Path, run_dir: Path, marker: Path) ->
     return Places(configuration=configuration, binaries=binaries, run=run_dir, marker=marker)
 
 
-def _policy(text: str) -> str:
-    if text not in ("open", "closed"):
+def _entry(places: Places, policy: str | None) -> dict[str, object]:
+    from ackward.node import conflist, keeper
+
+    if policy is not None and policy not in keeper.POLICIES:
         raise UsageError(
-            f"--failure-policy {text!r} is neither open nor closed",
+            f"--failure-policy {policy!r} is neither open nor closed",
             consequence="nothing was done",
             next_step="open lets pods start without the agent, closed does not",
         )
-    return text
+    return conflist.entry(str(places.socket), policy or keeper.policy(places.configuration) or "open")
+
+
+def _refuse_of_the_daemon_form(given: Mapping[str, object]) -> None:
+    for option, value in given.items():
+        if value is not None:
+            raise UsageError(
+                f"{option} is for --no-cni, which was not said",
+                consequence="the agent would install the CNI plugin and not ask the API server; nothing was done",
+                next_step=f"add --no-cni, or leave {option} out",
+            )
 
 
 def _address(text: str) -> tuple[str, int]:

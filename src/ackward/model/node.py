@@ -23,6 +23,13 @@ class Placement(enum.StrEnum):
     REFUSED = "refused"
 
 
+class Form(enum.StrEnum):
+    """How an agent learns of new pods: from the plugin that asks it, or from the API server (``--no-cni``)."""
+
+    PLUGIN = "plugin"
+    DAEMON = "daemon"
+
+
 class Entry(Model):
     """Our entry in the list that the runtime takes; ``words`` say why it is not in place."""
 
@@ -44,6 +51,7 @@ class Agent(Model):
 
     socket: str
     answering: bool
+    form: Form | None = Field(default=None, description="null: no agent answers, or it does not say")
 
 
 class Marker(Model):
@@ -65,10 +73,13 @@ class PodOnRecord(Model):
 
 
 class NodeStatus(Model):
-    """A node. ``ready``: new pods get what they ask for from their first packet."""
+    """A node. ``ready``: new pods get what they ask for, with the plugin from their first packet."""
 
     schema_: Literal["ackward/node-status/1"] = Field(default=SCHEMA, alias="schema")
     ready: bool
+    reasons: dict[str, str] = Field(
+        default={}, description="why it is not ready, by part, with the next step: as /readyz says it"
+    )
     binary: Binary
     entry: Entry
     agent: Agent

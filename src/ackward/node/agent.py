@@ -22,12 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ackward.errors import AckwardError, Unavailable
-from ackward.model.node import Entry, Placement
-from ackward.node import health, runtime
-from ackward.node.answering import ASKER, answers
+from ackward.model.node import Entry, Form, Placement
+from ackward.node import answering, health, runtime
 from ackward.node.cni_commands import Commands, Served
 from ackward.node.cni_missed import Missed
 from ackward.node.following import PodsOfNode
+from ackward.node.installing import place_binary
 from ackward.node.keeper import LOOK_AGAIN, Keeper
 from ackward.node.logs import tell
 from ackward.node.marker import Marker
@@ -36,6 +36,7 @@ from ackward.node.places import Places
 from ackward.node.pods import Attachment, Pods
 from ackward.node.repairs import Repairs
 from ackward.node.requests import Server
+from ackward.node.wire import Answer, Request
 
 #: Seconds between questions to the own socket.
 _ASK_OWN = 1.0
@@ -65,14 +66,15 @@ class Agent:
         places = settings.places
         self._metrics = Metrics()
         pods, missed = Pods(places.attachments, self._trouble), Missed(places.missed, self._trouble)
-        commands = Commands(pods, missed, tell=self._served)
-        self._server = Server(places.socket, commands, self._trouble)
+        self._commands = commands = Commands(pods, missed, tell=self._served)
+        self._server = Server(places.socket, self._answer, self._trouble)
         self._repairs = Repairs(pods, commands, missed, self._metrics, self._unmet)
         self._following = settings.follow(self._repairs.wake.set) if settings.follow else None
         self._keeper = Keeper(
             places.configuration,
             places.binary,
             settings.entry,
+            place=self._place_binary,
             rewrote=self._rewrote,
             moved=self._moved,
             trouble=lambda words: tell("list not watched", error=words),
@@ -92,6 +94,8 @@ class Agent:
             marker = ending.enter_context(Marker(self._settings.places.marker))
             pages = {"/metrics": self._metrics_page, "/healthz": self._healthz, "/readyz": self._readyz}
             host, port = ending.enter_context(health.served(*self._settings.listen, pages))
+            if not self._following:
+                self._place_binary()  # now that nothing refuses this agent any more
             tell("agent started", listen=f"{host}:{port}", socket=self._settings.places.socket)
             threads = [
                 self._start("requests", self._server.run),
@@ -177,13 +181,13 @@ class Agent:
                 tell("marker cannot be kept", error=str(error))
             self._mark_complaint, self._marked = str(error), None
         else:
-            if so != self._marked:
+            if so != bool(self._marked):
                 tell("marker made" if so else "marker removed", path=self._settings.places.marker)
             self._mark_complaint, self._marked = "", so
         self._metrics.marker.set(bool(self._marked))
 
     def _ask_own(self) -> None:
-        if answers(self._settings.places.socket):
+        if answering.ask(self._settings.places.socket):
             self._answered = time.monotonic()
 
     def _go_on_asking_own(self, stop: threading.Event) -> None:
@@ -197,12 +201,12 @@ class Agent:
     def _unready(self) -> dict[str, str]:
         """Why new pods do not get what they ask for."""
         if self._following:
-            return {} if self._following.is_following else {"api": "the API server's pods are not followed"}
+            return {} if self._following.is_following else {"api": str(_not_followed())}
         reasons = {}
         if self._keeper.entry.state is not Placement.IN_PLACE:
             reasons["entry"] = self._keeper.entry.words
         if not self._answers:
-            reasons["socket"] = f"{self._settings.places.socket} does not answer"
+            reasons["socket"] = str(_silent(self._settings.places))
         return reasons
 
     def _unhealthy(self) -> dict[str, str]:
@@ -233,9 +237,12 @@ class Agent:
         self._following.relist_if_silent()
         return runtime.unmet(self._following.annotations, recorded, complain)
 
+    def _answer(self, request: Request) -> Answer:
+        if answering.is_asked(request):
+            return answering.answer(Form.DAEMON if self._following else Form.PLUGIN, self._unready())
+        return self._commands(request)
+
     def _served(self, served: Served) -> None:
-        if served.container_id == ASKER:
-            return
         self._metrics.count(served)
         if served.code or served.wanted or served.problems or served.complaints:
             tell(
@@ -257,9 +264,29 @@ class Agent:
         self._metrics.troubles.inc()
         tell("request not understood", error=words)
 
+    def _place_binary(self) -> None:
+        if place_binary(self._settings.places):
+            tell("binary installed", file=self._settings.places.binary)
+
     def _rewrote(self, path: Path, what: str) -> None:
         self._metrics.rewrites.inc()
         tell("list rewritten", what=what, file=path)
 
     def _moved(self, entry: Entry) -> None:
         tell("entry", state=entry.state.value, file=entry.file, why=entry.words)
+
+
+def _not_followed() -> Unavailable:
+    return Unavailable(
+        "the API server's pods are not followed",
+        consequence="pods that start or change now are not seen",
+        next_step="its log says why (`pods not followed`); it tries again by itself",
+    )
+
+
+def _silent(places: Places) -> Unavailable:
+    return Unavailable(
+        f"{places.socket} does not answer",
+        consequence="pods start without what they ask for, and get it when it does",
+        next_step="see the agent's log; /healthz fails when a start from anew would help",
+    )

@@ -21,7 +21,9 @@ from ackward.model.scopes import MOST_SEGMENTS, BypassScope, RouteScope, Scope, 
 
 ENABLE_QUICKACK = "enable-quickack"
 PREFIX = "ackward.io/"
-_ACCEPT = f"{PREFIX}bypass-accept"
+_BYPASS = f"{PREFIX}bypass"
+#: In what the connections of a bypass may differ from TCP.
+BYPASS_ACCEPT = f"{PREFIX}bypass-accept"
 
 _YES = frozenset({"1", "t", "true", "y", "yes"})
 _NO = frozenset({"0", "f", "false", "n", "no", ""})
@@ -57,7 +59,11 @@ class Wanted:
 
 
 class _Nonsense(ValueError):
-    """Why a value makes no sense."""
+    """Why a value makes no sense, or the ``part`` of it that makes none."""
+
+    def __init__(self, why: str, part: str | None = None) -> None:
+        super().__init__(why)
+        self.part = part
 
 
 def ours(annotations: Mapping[str, object]) -> dict[str, str]:
@@ -80,18 +86,23 @@ def wanted(annotations: Mapping[str, object]) -> Wanted:
     """What the annotations ask for."""
     requests: dict[Asked, None] = {}  # in order, and each once
     complaints = []
-    for name, value in sorted(ours(annotations).items()):
+    looked_at = ours(annotations)
+    for name, value in sorted(looked_at.items()):
         reader = _READERS.get(name)
         if reader is None:
             complaints.append(f"{name}: no annotation of this version")
             continue
         try:
             requests |= dict.fromkeys(reader(value.strip()))
-        except ValueError as error:  # a model may refuse what a reader let pass
-            why = error if isinstance(error, _Nonsense) else "makes no sense"
-            complaints.append(f"{name}: {value[:_MOST_SHOWN]!r} {why}")
+        except _Nonsense as error:
+            shown = value if error.part is None else error.part
+            complaints.append(f"{name}: {shown[:_MOST_SHOWN]!r} {error}")
+        except ValueError:  # a model may refuse what a reader let pass
+            complaints.append(f"{name}: {value[:_MOST_SHOWN]!r} makes no sense")
+    accepted = _accepted(looked_at)
+    if accepted and _BYPASS not in looked_at:
+        complaints.append(f"{BYPASS_ACCEPT}: asks for nothing without {_BYPASS}")
     if any(one.remedy == "bypass" for one in requests):
-        accepted = _accepted(annotations)
         requests = {_accepting(one, accepted): None for one in requests}
     everything = Asked("quickack", _EVERY_ROUTE)
     if everything in requests:  # what is asked for all routes needs no route of its own for some
@@ -145,17 +156,15 @@ def _bypass_accept(value: str) -> list[Asked]:
 
 
 def _hazards(value: str) -> tuple[Hazard, ...]:
-    try:
-        return tuple(sorted({Hazard(part.strip()) for part in value.split(",")}))
-    except ValueError as error:
-        raise _Nonsense(
-            f"names no hazards: they are {', '.join(list(Hazard)[:3])}, ... (docs/bypass.md)"
-        ) from error
+    parts = {part.strip() for part in value.split(",")}
+    if unknown := parts.difference(Hazard):
+        raise _Nonsense(f"cannot be accepted: write some of {','.join(Hazard)}", ",".join(sorted(unknown)))
+    return tuple(sorted(map(Hazard, parts)))
 
 
-def _accepted(annotations: Mapping[str, object]) -> tuple[Hazard, ...]:
+def _accepted(annotations: Mapping[str, str]) -> tuple[Hazard, ...]:
     try:
-        return _hazards(ours(annotations).get(_ACCEPT, ""))
+        return _hazards(annotations.get(BYPASS_ACCEPT, ""))
     except _Nonsense:
         return ()  # there is none, or it has been complained of
 
@@ -214,6 +223,6 @@ _READERS: Mapping[str, Callable[[str], list[Asked]]] = {
     f"{PREFIX}quickack": _quickack,
     f"{PREFIX}initcwnd": _initcwnd,
     f"{PREFIX}nodelay": _nodelay,
-    f"{PREFIX}bypass": _bypass,
-    _ACCEPT: _bypass_accept,
+    _BYPASS: _bypass,
+    BYPASS_ACCEPT: _bypass_accept,
 }

@@ -86,6 +86,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     server: _Server
     server_version = "ackward"
     sys_version = ""
+    error_content_type = "text/plain; charset=utf-8"
+    error_message_format = "%(code)d %(message)s: %(explain)s\n"
 
     def do_GET(self) -> None:
         """Answer one of the paths."""

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from ackward.errors import AckwardError, PartlyChanged, Refused, Unavailable
 from ackward.kernel.directories import leave
-from ackward.model.node import Placement
+from ackward.model.node import Form, Placement
 from ackward.node import keeper, marker, wire
-from ackward.node.answering import answers
+from ackward.node.answering import Told, ask
 from ackward.node.conflist import TYPE
 from ackward.node.places import Places, make_run
 from ackward.node.pods import Pods
@@ -83,23 +83,19 @@ def install_node(places: Places, entry: Mapping[str, object]) -> list[str]:
             next_step="see above, then `ackward node install` again",
         )
     if found.state is Placement.NO_LIST:
-        done.append(f"{found.words}: the agent puts the entry in when there is one")
+        done.append(f"{places.configuration} has no list yet: the agent puts the entry in when there is one")
     else:
-        done.append(f"entry put into {found.file}" if changed else f"the entry was in {found.file}")
+        done.append(f"{changed}: {found.file}" if changed else f"the entry was in {found.file}")
     return done
 
 
 def uninstall_node(places: Places, *, keep_binary: bool) -> list[str]:
     """Entry, marker, pods, what is ours in /run, and the binary last; gives what was done in words.
 
-    Raises :class:`Refused` while an agent answers: it would put the entry back at once.
+    Raises :class:`Refused` while an agent answers: it would do all again at once.
     """
-    if answers(places.socket):
-        raise Refused(
-            f"an agent answers at {places.socket}: it would put the entry back",
-            consequence="nothing was changed",
-            next_step="stop it first: `kubectl delete daemonset -n ackward ackward-node`, or end its service",
-        )
+    if told := ask(places.socket):
+        raise _in_the_way(places, told)
     try:
         done = [f"entry taken out of {path}" for path in keeper.take_out(places.configuration)]
     except AckwardError as error:
@@ -126,6 +122,16 @@ def uninstall_node(places: Places, *, keep_binary: bool) -> list[str]:
             next_step=f"their receipts are kept in {places.attachments}: `ackward node uninstall` again",
         )
     return done or ["nothing of ackward was on this node"]
+
+
+def _in_the_way(places: Places, told: Told) -> Refused:
+    again = "give pods again what they ask for" if told.form is Form.DAEMON else "put the entry back"
+    return Refused(
+        f"an agent answers at {places.socket}: it would {again}",
+        consequence="nothing was changed",
+        next_step="in a cluster `kubectl apply -k deploy/uninstall` ends it and does this on each node; "
+        "without one end its service, then `ackward node uninstall` again",
+    )
 
 
 def _forget_pods(places: Places, done: list[str]) -> list[str]:

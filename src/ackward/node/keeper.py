@@ -3,7 +3,7 @@
 Laws:
 
 - Our entry is in the list only while the runtime can start its binary: an entry without one keeps every pod from
-  starting. Is the binary gone, the entry goes too.
+  starting. Is the binary gone, the entry goes too; both are put back when whoever removes directories is done with it.
 - Whoever takes the entry out again and again is not fought: after a burst it is put back once a second, and the log
   says so.
 - What cannot be done is said once, not at every look.
@@ -26,6 +26,8 @@ from ackward.node.replacing import rewrite
 
 #: Seconds between looks that nothing gave cause to: a link's target, a directory that was mounted over.
 LOOK_AGAIN = 1.0
+#: Whether a pod may start without the agent.
+POLICIES, _POLICY = ("open", "closed"), "failurePolicy"
 #: So often the entry is put back at once; then as often as the allowance grows, a second.
 BURST, GROWTH = 120, 1.0
 
@@ -45,32 +47,54 @@ def look(directory: Path) -> Entry:
     """What is there now; changes nothing."""
     path = first_list(directory)
     if path is None:
-        return _entry(Placement.NO_LIST, None, f"{directory} has no CNI configuration")
+        return _entry(Placement.NO_LIST, None, str(_no_list(directory)))
     try:
         # In the first place ours is of no use: it has no result to pass on.
-        if conflist.parse(path.name, path.read_bytes()).ours:
+        found = conflist.parse(path.name, path.read_bytes())
+        conflist.added(found, {})  # refuses a list that ours cannot be in
+        if found.ours:
             return _entry(Placement.IN_PLACE, path)
     except FileNotFoundError:
-        return _entry(Placement.NO_LIST, None, f"{path} has just gone")
+        return _entry(Placement.NO_LIST, None, str(_no_list(directory)))
     except AckwardError as error:
         return _entry(Placement.REFUSED, path, str(error))
     except OSError as error:
         return _entry(Placement.REFUSED, path, f"{path} cannot be read ({error.strerror})")
-    return _entry(Placement.ABSENT, path, f"{path} has no entry of ours")
+    absent = Unavailable(
+        f"{path} has no entry of ours",
+        consequence="new pods do not meet the plugin",
+        next_step="`ackward node install` puts it in, and so does an agent that runs",
+    )
+    return _entry(Placement.ABSENT, path, str(absent))
 
 
-def put(directory: Path, wanted: Mapping[str, object]) -> tuple[Entry, bool]:
-    """Put our entry where the runtime looks; whether that took a change."""
-    path = first_list(directory)
+def policy(directory: Path) -> str | None:
+    """The failure policy of our entry in the list that the runtime takes; none if there is none."""
+    try:
+        path = first_list(directory)
+        found = conflist.parse(path.name, path.read_bytes()) if path else None
+        place = found.ours if found else None
+    except (AckwardError, OSError):
+        return None
+    said = found.plugins[place].value.get(_POLICY) if found and place is not None else None
+    return said if said in POLICIES else None
+
+
+def put(directory: Path, wanted: Mapping[str, object]) -> tuple[Entry, str]:
+    """Put our entry where the runtime looks; the words say what that changed, if anything."""
+    path, before = first_list(directory), policy(directory)
     if path is None:
-        return look(directory), False
+        return look(directory), ""
     try:
         changed = rewrite(path, lambda text: conflist.added(conflist.parse(path.name, text), wanted))
     except FileNotFoundError:
-        return look(directory), False
+        return look(directory), ""
     except AckwardError as error:
-        return _entry(Placement.REFUSED, path, str(error)), False
-    return _entry(Placement.IN_PLACE, path), changed
+        return _entry(Placement.REFUSED, path, str(error)), ""
+    words = "entry put in"
+    if before not in (None, wanted[_POLICY]):
+        words += f", {_POLICY} {before} -> {wanted[_POLICY]}"
+    return _entry(Placement.IN_PLACE, path), words if changed else ""
 
 
 def take_out(directory: Path) -> list[Path]:
@@ -101,15 +125,23 @@ def _without_ours(name: str) -> Callable[[bytes], bytes]:
     return lambda text: conflist.removed(conflist.parse(name, text))
 
 
+def _no_list(directory: Path) -> Unavailable:
+    return Unavailable(
+        f"{directory} has no CNI configuration",
+        consequence="there is no list to put the entry into",
+        next_step="see that the primary CNI plugin runs, or name its directory with --cni-conf-dir",
+    )
+
+
 def _entry(state: Placement, path: Path | None, words: str = "") -> Entry:
     return Entry(state=state, file=str(path) if path else None, words=words)
 
 
 class Keeper:
-    """Looks whenever the directory or the binary changes, and puts the entry back.
+    """Looks whenever the directory or the binary changes, and puts both back.
 
-    ``rewrote(path, what)`` is called after each change of ours, ``moved(entry)`` when something became different,
-    ``trouble(words)`` when changes cannot be watched: then it looks once a second.
+    ``place()`` puts the binary there. ``rewrote(path, what)`` is called after each change of a list, ``moved(entry)``
+    when something became different, ``trouble(words)`` when changes cannot be watched: then it looks once a second.
     """
 
     def __init__(
@@ -118,13 +150,15 @@ class Keeper:
         binary: Path,
         wanted: Mapping[str, object],
         *,
+        place: Callable[[], object],
         rewrote: Callable[[Path, str], None],
         moved: Callable[[Entry], None],
         trouble: Callable[[str], None],
     ) -> None:
         self.entry = _entry(Placement.ABSENT, None, "not looked at yet")
         self._directory, self._binary, self._wanted = directory, binary, wanted
-        self._rewrote, self._moved, self._trouble = rewrote, moved, trouble
+        self._place, self._rewrote, self._moved, self._trouble = place, rewrote, moved, trouble
+        self._gone_since: float | None = None
         self._allowance, self._counted = float(BURST), time.monotonic()
 
     def run(self, stop: int, ticked: Callable[[], None]) -> None:
@@ -174,21 +208,34 @@ class Keeper:
             self._moved(entry)
 
     def _settled(self) -> Entry:
-        if not (self._binary.is_file() and os.access(self._binary, os.X_OK)):
-            return self._without_binary()
+        try:
+            self._put_binary()
+        except AckwardError as error:
+            return self._without_binary(error)
         if not self._may_put() and look(self._directory).state is Placement.ABSENT:
-            return _entry(
-                Placement.ABSENT,
-                first_list(self._directory),
-                f"somebody takes the entry out all the time: it is put back {GROWTH:g} times a second",
-            )
+            return _entry(Placement.ABSENT, first_list(self._directory), str(_fought()))
         entry, changed = put(self._directory, self._wanted)
         if changed and entry.file:
             self._allowance -= 1
-            self._rewrote(Path(entry.file), "entry put in")
+            self._rewrote(Path(entry.file), changed)
         return entry
 
-    def _without_binary(self) -> Entry:
+    def _put_binary(self) -> None:
+        """See that the runtime can start it. Raises while it cannot: why, and what to do."""
+        now = time.monotonic()
+        if self._binary.is_file() and os.access(self._binary, os.X_OK):
+            self._gone_since = None
+            return
+        self._gone_since = self._gone_since or now
+        if now - self._gone_since < LOOK_AGAIN:  # `rm -r` fails if a file comes back meanwhile
+            raise Unavailable(
+                "it has just gone",
+                consequence="the entry goes too",
+                next_step=f"none: both are put back in {LOOK_AGAIN:g} s",
+            )
+        self._place()
+
+    def _without_binary(self, why: AckwardError) -> Entry:
         path = first_list(self._directory)
         try:
             for changed in take_out(self._directory):
@@ -196,9 +243,9 @@ class Keeper:
         except AckwardError as error:
             return _entry(Placement.REFUSED, path, str(error))
         missing = Unavailable(
-            f"{self._binary} is not there",
+            f"{self._binary} is not there ({why.missing})",
             consequence="with our entry in the list no pod could start: it is not in it",
-            next_step="`ackward node install` puts both back",
+            next_step=why.next_step,
         )
         return _entry(Placement.ABSENT, path, str(missing))
 
@@ -207,3 +254,11 @@ class Keeper:
         self._allowance = min(BURST, self._allowance + (now - self._counted) * GROWTH)
         self._counted = now
         return self._allowance >= 1
+
+
+def _fought() -> Unavailable:
+    return Unavailable(
+        "somebody takes the entry out all the time",
+        consequence=f"it is put back {GROWTH:g} times a second, and pods that start in between go without",
+        next_step="stop one of the two: that program, or this agent",
+    )

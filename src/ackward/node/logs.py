@@ -1,5 +1,6 @@
 """The agent's log: one JSON object a line on stderr, with the fields of what happened.
 
+A line that tells of an error, of problems or of complaints is a warning, so that what needs somebody can be asked for.
 Names of pods are in it; annotations, tokens and configurations are not. JSON escapes what a hostile name may hold.
 """
 
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TextIO
 
 LOG = logging.getLogger("ackward.node")
+_OF_WARNINGS = frozenset({"error", "problems", "complaints"})
 
 
 class _Lines(logging.Formatter):
@@ -42,4 +44,5 @@ def set_up(stream: TextIO = sys.stderr) -> None:
 def tell(event: str, **fields: object) -> None:
     """Log an event with its fields; those that are None, empty or false are left out."""
     told = {name: value for name, value in fields.items() if value not in (None, "", (), [], False)}
-    LOG.info(event, extra={"fields": told})
+    level = logging.INFO if _OF_WARNINGS.isdisjoint(told) else logging.WARNING
+    LOG.log(level, event, extra={"fields": told})

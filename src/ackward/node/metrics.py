@@ -5,13 +5,31 @@ A registry of our own: nothing of another library in this process shows up in it
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from collections.abc import Callable, Iterable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from ackward.node.cni import Command
 from ackward.node.cni_commands import Served
+from ackward.node.standing import Standing
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _COMMANDS = frozenset(Command)
+#: How running pods come to be repaired.
+_WAYS = {
+    "missed": "their ADD was not answered",
+    "lost": "somebody took it away",
+    "running": "there before the plugin",
+    "withdrawn": "asked for no more, and taken back",
+}
 #: Seconds. A request takes about a millisecond; a runtime waits for seconds at most.
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 
@@ -20,6 +38,9 @@ class Metrics:
     """All of them. The names say what they are; labels have few values, and none that a pod may choose."""
 
     def __init__(self) -> None:
+        # One more series for each counter, of no use to an alert.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._problems_standing, self._complaints_standing = Standing(), Standing()
         self.registry = registry = CollectorRegistry()
         self.requests = Counter(
             "ackward_node_requests",
@@ -48,11 +69,13 @@ class Metrics:
         )
         self.repaired = Counter(
             "ackward_node_repaired",
-            "Running pods that got what they lacked: by way (missed: their ADD was not answered; lost: somebody "
-            "took it away; running: there before the plugin; withdrawn: asked for no more, and taken back)",
+            "Running pods that got what they lacked: by way "
+            f"({'; '.join(f'{way}: {what}' for way, what in _WAYS.items())})",
             ["way"],
             registry=registry,
         )
+        for way in _WAYS:  # a series that begins with its first event has no growth to alert on
+            self.repaired.labels(way)
         self.rewrites = Counter(
             "ackward_node_list_rewrites",
             "Times that the entry was put into, or taken out of, the CNI list",
@@ -82,8 +105,27 @@ class Metrics:
         self.requests.labels(command, str(served.code)).inc()
         self.seconds.labels(command).observe(served.seconds)
         self.changes.inc(len(served.changed))
-        self.problems.inc(len(served.problems))
-        self.complaints.inc(len(served.complaints))
+        if served.command == Command.ADD:
+            self.refused(served.container_id, served.ifname, served.problems)
+            self.complained(served.container_id, served.ifname, served.complaints)
+        else:
+            self.problems.inc(len(served.problems))
+
+    def refused(self, container_id: str, ifname: str, problems: Iterable[str]) -> tuple[str, ...]:
+        """Count what a pod could not get, each problem once until it changes; gives those that are new."""
+        news = self._problems_standing.news(container_id, ifname, problems)
+        self.problems.inc(len(news))
+        return news
+
+    def complained(self, container_id: str, ifname: str, complaints: Iterable[str]) -> tuple[str, ...]:
+        """Count a pod's annotations that make no sense, each once until it changes; gives those that are new."""
+        news = self._complaints_standing.news(container_id, ifname, complaints)
+        self.complaints.inc(len(news))
+        return news
+
+    def count_pods(self, count: Callable[[], int]) -> None:
+        """Ask for the number of pods on record whenever somebody reads it."""
+        self.pods.set_function(count)
 
     def text(self) -> bytes:
         """All of them in Prometheus' text format."""

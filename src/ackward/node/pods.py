@@ -21,9 +21,11 @@ from pydantic import Field, ValidationError
 from ackward import remedies
 from ackward.errors import AckwardError, Refused, Unavailable, UnknownName
 from ackward.kernel.namespaces import CLONE_NEWNET, Namespace, call_inside, resolve
-from ackward.model.plan import NamespaceIdentity, Receipt, Refusal, State
+from ackward.model.changes import Change, OpenSocketsSet
+from ackward.model.plan import Ending, NamespaceIdentity, Receipt, Refusal, State
 from ackward.model.report import Model
 from ackward.model.scopes import BypassScope, Scope, SocketScope
+from ackward.node.advice import for_pod
 from ackward.node.annotations import PREFIX, Asked, Wanted, wanted
 from ackward.node.pods_cgroup import cgroup_of
 from ackward.remedies.pods_on_record import ATTACHMENTS, RECORD
@@ -140,20 +142,17 @@ class Pods:
                     if asked.remedy == "bypass":
                         _require_room()
                     receipt = remedy.apply(found, store)
-                    changed += [change.words for change in receipt.changes] if receipt else []
+                    changed += [made.words for made in receipt.changes if _changes(made)] if receipt else []
             except (AckwardError, OSError) as error:
                 if isinstance(error, OSError) and not namespace.is_there:
                     raise  # that is what it died of
-                problems.append(f"{asked.remedy}: {error}")
+                problems.append(f"{asked.remedy}: {for_pod(str(error), asked.scope)}")
                 continue
-            notes += [f"{asked.remedy}: {note}" for note in found.notes]
+            notes += [f"{asked.remedy}: {for_pod(note, asked.scope)}" for note in found.notes]
         return Outcome(tuple(changed), tuple(problems), tuple(notes))
 
     def lacking(self, attachment: Attachment) -> tuple[str, ...]:
-        """What is not in force of what the annotations ask for, read back from the kernel.
-
-        Each names its route or hook.
-        """
+        """What is not in force of what the annotations ask for, as the kernel has it: each names its route or hook."""
         with self._alone(attachment):
             try:
                 return self._lacking(_enterable(attachment), attachment)
@@ -310,6 +309,11 @@ def _scope(asked: Asked, attachment: Attachment) -> Scope:
     return asked.scope.model_copy(update={"cgroup": cgroup_of(attachment.pod.uid)})
 
 
+def _changes(made: Change) -> bool:
+    """Not where a pod had no connection open yet, so that none was set."""
+    return not isinstance(made, OpenSocketsSet) or made.count != 0
+
+
 def _require_room() -> None:
     from ackward.remedies.bypass.pinned import all_pinned  # only where a pod asks: it loads libbpf
 
@@ -361,6 +365,7 @@ def _forget(directory: Path) -> Outcome:
     store = Receipts(directory)
     changed: list[str] = []
     problems: list[str] = []
+    notes: list[str] = []
     try:
         contents = store.load()
     except AckwardError as error:
@@ -371,9 +376,8 @@ def _forget(directory: Path) -> Outcome:
         except (AckwardError, OSError) as error:  # it must not keep the others from their undo
             problems.append(f"{receipt.id}: {error}")
             continue
-        changed.append(outcome.words)
-        if outcome.failed:
-            problems += outcome.open_points
+        for part in outcome.details:
+            {Ending.UNDONE: changed, Ending.FAILED: problems}.get(part.ending, notes).append(part.words)
     if not problems:
         problems += [
             f"{path.name} could not be read: what it spoke of may be left" for path in contents.damaged
@@ -384,7 +388,7 @@ def _forget(directory: Path) -> Outcome:
             pass  # without a record it went with its last receipt
         except OSError as error:
             problems.append(f"{directory} cannot be removed: {error.strerror}")
-    return Outcome(tuple(changed), tuple(problems))
+    return Outcome(tuple(changed), tuple(problems), tuple(notes))
 
 
 def _read(directory: Path) -> Attachment | None:

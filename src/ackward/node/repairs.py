@@ -35,6 +35,7 @@ class Repairs:
         self._pods, self._commands, self._missed, self._metrics = pods, commands, missed, metrics
         self._unmet = unmet
         self._complaints: deque[str] = deque(maxlen=_MOST_COMPLAINTS)
+        metrics.count_pods(lambda: len(pods.all()))
         self._stop = threading.Event()
         self.wake = threading.Event()
         self.beat = time.monotonic()
@@ -74,7 +75,6 @@ class Repairs:
         """Forget the pods that are gone."""
         for attachment in self._pods.sweep():
             tell("pod forgotten", pod=attachment.words, why="its namespace is gone")
-        self._metrics.pods.set(len(self._pods.all()))
 
     def restore(self) -> None:
         """Read each pod on record back from the kernel, and give back what it has lost."""
@@ -95,9 +95,11 @@ class Repairs:
                     return
                 self.answer_missed()
                 with self._one(attachment):
-                    if attachment.wanted:
-                        self._told("running", attachment, self._pods.apply(attachment))
-                    else:
+                    wanted = attachment.wanted
+                    self._complained(attachment, wanted.complaints)
+                    if wanted:
+                        self._told("running", attachment, self._pods.apply(attachment, wanted))
+                    elif attachment.container_id in recorded:
                         outcome = self._pods.forget(attachment.container_id, attachment.ifname)
                         self._told("withdrawn", attachment, outcome)
         except AckwardError as error:
@@ -109,17 +111,24 @@ class Repairs:
         try:
             yield
         except Exception as error:  # noqa: BLE001 - a fault of ours; the agent would meet it again at each start
-            self._metrics.problems.inc()
-            self._complain(f"{attachment.words}: {type(error).__name__}: {error}")
+            words = f"{attachment.words}: {type(error).__name__}: {error}"
+            if self._metrics.refused(attachment.container_id, attachment.ifname, [words]):
+                tell("repair not possible", error=words)
+
+    def _complained(self, attachment: Attachment, complaints: tuple[str, ...]) -> None:
+        if news := self._metrics.complained(attachment.container_id, attachment.ifname, complaints):
+            tell("annotations make no sense", pod=attachment.words, complaints=news)
 
     def _told(self, way: str, attachment: Attachment, outcome: Outcome, **fields: object) -> None:
         if outcome.changed:
             self._metrics.repaired.labels(way).inc()
             self._metrics.changes.inc(len(outcome.changed))
-        if outcome.problems:
-            self._metrics.problems.inc(len(outcome.problems))
+        news = self._metrics.refused(attachment.container_id, attachment.ifname, outcome.problems)
+        if outcome.problems and not outcome.changed and not news:
+            return  # it has been told, and is tried again and again
+        otherwise = "pod not repaired" if outcome.problems else "nothing to repair"
         tell(
-            "pod repaired" if outcome.changed else "pod not repaired",
+            "pod repaired" if outcome.changed else otherwise,
             way=way,
             pod=attachment.words,
             changed=outcome.changed,

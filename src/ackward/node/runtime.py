@@ -29,8 +29,8 @@ def unmet(
 ) -> Iterator[Attachment]:
     """Each running pod whose annotations are not those on record (by container id), with its namespace.
 
-    One that asks for nothing is only given if it is on record: it asked before. Raises
-    :class:`ackward.errors.Unavailable` where no runtime answers; tells ``complain`` of some that do not.
+    One that asks for nothing is only given if it is on record, as it asked before, or if it says what makes no sense.
+    Raises :class:`ackward.errors.Unavailable` where no runtime answers; tells ``complain`` of some that do not.
     """
     running = cri.running()
     for error in running.unanswered:
@@ -61,7 +61,10 @@ def _unmet(
     if found is None:
         return None
     asked = ours(found)
-    if record.annotations == asked if record else not wanted(asked):
+    if record:
+        if record.annotations == asked:
+            return None
+    elif not ((asks := wanted(asked)) or asks.complaints):
         return None
     with cri.Runtime(sandbox.endpoint) as runtime:
         netns = runtime.network_namespace(sandbox)
