@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import lz4.frame
 import numpy as np
@@ -190,9 +191,16 @@ def test_reading_needs_nothing_of_linux() -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "it is empty (byte 0)"),
-        (b"\xd4\xc3", "it is not a capture (it begins with d4 c3) (byte 0)"),
-        (b"hello, world, this is text", "it is not a capture (it begins with 68 65 6c 6c) (byte 0)"),
+        (b"", "it is empty. Nothing"),
+        (b"\xd4\xc3", "it is not a capture (it begins with d4 c3). Nothing"),
+        (p.pcap([])[:10], "it ends inside the file header. Nothing"),
+        (b"hello, world, this is text", "it is not a capture (it begins with 68 65 6c 6c). Nothing"),
+        (zstandard.compress(bytes(range(256)) * 8)[:20], "nothing in it could be decompressed. Nothing"),
+        (
+            b'{\n  "schema": "ackward/report/1",\n',
+            "it is a report and no capture. Nothing was read. Next: `ackward compare",
+        ),
+        (b'{"schema": "ackward/prediction/1"}', "it is JSON and no capture. Nothing"),
         (gzip.compress(b"hello, world", mtime=0), "it is not a capture (it begins with 68 65 6c 6c)"),
         (b"\x1f\x8b garbage", "cannot be read any further"),
     ],
@@ -208,12 +216,39 @@ def test_nothing_readable_is_an_error(tmp_path: Path, data: bytes, words: str) -
     assert raised.value.exit_code == 2
 
 
+def test_of_many_bad_files_the_first_are_named(tmp_path: Path) -> None:
+    for number in range(6):
+        (tmp_path / f"bad{number}").write_bytes(b"what is this")
+    with pytest.raises(UsageError) as raised:
+        read(tmp_path)
+    told = str(raised.value)
+    assert [name for name in ("bad0", "bad1", "bad2", "bad3") if name in told] == ["bad0", "bad1", "bad2"]
+    assert "; and 3 more. Nothing was read" in told
+
+
+def test_a_file_that_may_not_be_read_wants_permission(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may read everything: so the kernel's answer to others is made up."""
+
+    def refused(path: Path, mode: str) -> NoReturn:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    path = tmp_path / "theirs"
+    path.write_bytes(CAPTURE)
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(
+        UsageError, match=r"Permission denied\. .* Next: let its owner make it readable for you"
+    ):
+        read(path)
+
+
 def test_an_empty_capture_is_no_error(tmp_path: Path) -> None:
     for data in (p.pcap([]), p.pcapng([]), p.section()):
         (tmp_path / "empty").write_bytes(data)
         found = read(tmp_path / "empty")
         assert len(found.segments) == len(found.flows) == 0
-        assert not found.problems
+        assert [problem.what for problem in found.problems] == ["it holds no packets"]
 
 
 def test_one_bad_file_does_not_stop_the_others(tmp_path: Path) -> None:
@@ -225,7 +260,7 @@ def test_one_bad_file_does_not_stop_the_others(tmp_path: Path) -> None:
     assert len(found.flows) == 1
     assert [source.name for source in found.sources] == [str(tmp_path / "a"), str(tmp_path / "c")]
     bad, cut = found.problems
-    assert (bad.file, bad.offset) == (str(tmp_path / "b"), 0)
+    assert (bad.file, bad.offset) == (str(tmp_path / "b"), None)
     assert cut.file == str(tmp_path / "c")
     assert "ends in the middle of a packet" in str(cut)
     assert "it was read up to there" in str(cut)

@@ -61,6 +61,17 @@ def test_what_was_asked_for_is_kept_and_the_rest_counted(path, options, kept):
     assert len(found.segments) + sum(found.skipped.values()) == found.packets[str(path)]
 
 
+def test_what_is_not_there_is_told_what_is(path):
+    for options in ({"flow": "10.0.0.1:5432"}, {"host": "10.9.9.9"}, {"port": 9}, {"host": "fd00::9"}):
+        (problem,) = read_captures(find([path]), **options).problems
+        assert problem.what == "no packet is of a connection that was asked for"
+        assert problem.done == (
+            f"the busiest ends are {DATABASE} (14 packets), {ONE} (14 packets), {WEB} (7 packets), "
+            f"{WEB_6} (7 packets)"
+        )
+    assert not read_captures(find([path]), port=80).problems
+
+
 def test_inside_tunnels_the_inner_ends_count(tmp_path: Path) -> None:
     inner = p.Talk(ports=(40000, 5432)).open().frames
     path = tmp_path / "tunnel"
@@ -68,6 +79,16 @@ def test_inside_tunnels_the_inner_ends_count(tmp_path: Path) -> None:
     for flow in (DATABASE, f"{DATABASE}-{ONE}"):
         assert names(read_captures(find([path]), vxlan=4789, flow=flow)) == {(ONE, DATABASE)}
     assert not names(read_captures(find([path]), vxlan=4789, port=4789))
+
+
+def test_tunnels_that_nobody_asked_to_look_into_are_told(tmp_path: Path) -> None:
+    inner, path = p.Talk().open().frames, tmp_path / "tunnel"
+    path.write_bytes(p.pcap([p.vxlan(frame) for frame in inner]))
+    (hint,) = read_captures(find([path])).problems
+    assert str(hint).endswith("UDP 4789 carries TCP in VXLAN tunnels, which was left out; try --vxlan 4789")
+    assert not read_captures(find([path]), vxlan=4789).problems
+    path.write_bytes(p.pcap([p.vxlan(frame, port=53) for frame in inner]))
+    assert not read_captures(find([path])).problems
 
 
 @pytest.mark.parametrize(

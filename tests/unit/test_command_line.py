@@ -13,6 +13,7 @@ from typer.main import get_command
 from ackward.cli import lab, main, output
 from ackward.errors import OutputFailed
 from ackward.lab.peer import Shape
+from ackward.lab.scenarios import ALL, EXPERIMENTS
 
 
 def commands() -> Iterator[tuple[str, ...]]:
@@ -55,6 +56,10 @@ def test_a_mistake_leads_to_the_help_of_that_very_command(
     ("arguments", "words"),
     [
         (["analyze", "any.pcap", "--port", "99999"], "--port 99999 is no TCP port"),
+        (["analyze", "any.pcap", "--port", "x"], "--port 'x' is no port"),
+        (["analyze", "any.pcap", "--vxlan", "0"], "--vxlan 0 is no UDP port"),
+        (["analyze", "any.pcap", "--vxlan", "99999"], "--vxlan 99999 is no UDP port"),
+        (["compare", "any.pcap", "other.pcap", "--port", "7_0"], "--port '7_0' is no port"),
         (["watch", "--port", "0"], "--port 0 is no TCP port"),
         (["fix", "bypass", "--exclude", "22,zz"], "--exclude 'zz' is not a network"),
         (["fix", "bypass", "--from", "zz"], "--from 'zz' is not a network"),
@@ -114,6 +119,32 @@ def test_a_report_that_cannot_be_written_is_told_before_the_work(tmp_path: Path,
         output.writable(tmp_path / name)
     assert main.run(["lab", "run", "no-such-scenario", "--report", str(tmp_path / name)]) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_list_of_one_scenario_has_what_a_run_of_it_needs_to_know(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main.run(["lab", "list", "bypass"]) == 0
+    told = capsys.readouterr().out
+    for words in ("qperf", "nginx and wrk", "redis-server", "postgresql", "takes: about", "--set turns=3"):
+        assert words in told, words
+    assert main.run(["lab", "list", "standoff"]) == 0
+    assert "--set sizes=100,200 " in capsys.readouterr().out
+    assert main.run(["lab", "list", "no-such-scenario"]) == 2
+
+
+def test_every_setting_of_a_list_can_be_set_as_it_stands_there(capsys: pytest.CaptureFixture[str]) -> None:
+    for scenario in (*ALL, *EXPERIMENTS):
+        assert main.run(["lab", "list", scenario.name]) == 0
+        shown = [line.split()[1] for line in capsys.readouterr().out.splitlines() if " --set " in line[:8]]
+        assert shown
+        given = [setting for setting in shown if not setting.endswith("=")]
+        assert scenario.with_settings(given) == scenario
+
+
+def test_the_help_of_run_says_where_settings_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["lab", "run", "--help"]) == 0
+    assert "ackward lab list NAME" in capsys.readouterr().out
 
 
 def test_settings_on_a_page_read_as_set_takes_them() -> None:

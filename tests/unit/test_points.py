@@ -168,9 +168,9 @@ def test_of_three_points_one_is_counted(tmp_path, capsys):
     names = list(map(str, files))
     assert run(["analyze", *names, "--json", "--report", str(page)]) == 0
     assert note in json.loads(capsys.readouterr().out)["capture"]["notes"]
-    assert "the same segments of 1 flows" in page.read_text()
+    assert "the same segments of 1 flow" in page.read_text()
     assert run(["analyze", *names]) == 0
-    assert "the same segments of 1 flows" in " ".join(capsys.readouterr().out.split())
+    assert "the same segments of 1 flow" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_copy_is_counted_once(tmp_path):

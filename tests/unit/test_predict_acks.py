@@ -129,6 +129,8 @@ def test_a_longer_round_trip_never_makes_exact_timers_faster(given_settings, mor
     assume(not any(each.probes or each.timeouts for each in (near, far)))
     # Data that is answered more slowly than the delayed-ACK time does not make a connection interactive.
     assume(not exact.answer or far.settings.rtt_ns < exact.delack_ns)
+    # After a gap longer than its RTO a receiver acknowledges at once (tcp_event_data_recv): a longer way can bring that.
+    assume(2 * far.settings.rtt_ns + exact.delack_ns < exact.rto_min_ns)
     assert near.elapsed_ns <= far.elapsed_ns
 
 
@@ -187,6 +189,14 @@ def test_a_timer_fires_on_a_tick_and_never_early():
     assert expiry(4 * MS - 1, 40 * MS, 4 * MS) == 44 * MS
     assert expiry(4 * MS, 41 * MS, 4 * MS) == 52 * MS
     assert expiry(0, 256 * MS, 4 * MS) == 288 * MS  # 64 jiffies are of the wheel's second level
+
+
+def test_long_times_are_told_as_people_read_them():
+    said = " ".join(predict(AckSettings(rtt_ns=20_000 * MS)).verdict)
+    assert said.startswith("Each request takes 40.0 s in the median, 20.0 s of it standoff")
+    assert "e+0" not in said
+    probed = AckSettings(rtt_ns=30_000, rto_min_ns=5 * MS, writes=(100,), think_ns=30 * MS, rounds=20)
+    assert "2 SRTT + rto_min (8.06 ms) with one" in " ".join(predict(probed).verdict)
 
 
 def test_the_command_says_json_text_and_picture(tmp_path, capfd):

@@ -286,6 +286,41 @@ def test_it_says_when_they_would():
     assert f"{found.of(Variant.OPTIMISTIC).download_ratio:.2f}x" in found.advice.why
 
 
+def test_a_first_byte_that_comes_later_is_said_in_the_verdict():
+    """A detour of 174 ms: the download gains, whoever waits for the first byte does not."""
+    found = predict(Transfer(legs(28, 214, 32), 10**6, direct_ns=100 * MS))
+    assert found.advice.split
+    assert found.advice.why == (
+        "with everything on download after 498 ms instead of 800 ms: 1.61x; but the first byte comes later, "
+        "after 306 ms instead of 200 ms: 0.65x"
+    )
+    assert "comes later" not in predict(ocean()).advice.why
+
+
+@pytest.mark.parametrize(
+    ("transfer", "words"),
+    [
+        (
+            Transfer(legs(28, 214, 32), 1000),
+            "splitting alone changes nothing (the download takes 548 ms either way)",
+        ),
+        (
+            Transfer(legs(28, 214, 32), 10**6, direct_ns=100 * MS),
+            "splitting alone makes it slower (1.83 s instead of 800 ms)",
+        ),
+        (ocean(), "splitting alone is not worth it (762 ms instead of 822 ms)"),
+    ],
+)
+def test_what_splitting_alone_does_is_told_by_what_it_changes(transfer, words):
+    assert any(note.startswith(words) for note in predict(transfer).advice.notes)
+
+
+def test_one_gateway_is_noted_also_where_it_does_not_pay():
+    found = predict(Transfer(legs(2, 18), 1000))
+    assert not found.advice.split
+    assert any("one gateway" in note for note in found.advice.notes)
+
+
 def test_one_gateway_has_no_leg_to_pool():
     found = predict(Transfer(legs(137, 137), 500_000))
     assert any("one gateway" in note for note in found.advice.notes)

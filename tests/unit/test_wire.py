@@ -155,7 +155,7 @@ def test_the_direction_in_a_pcapng_file_tells_the_end(order, comment, end, tmp_p
     ours = capture.segments["to_server"] == (end == "client")
     directions = capture.segments["passage"] & (Passage.LEFT | Passage.ARRIVED)
     assert directions.tolist() == np.where(ours, Passage.LEFT, Passage.ARRIVED).tolist()
-    assert f"captured at the {end}: 1 of 1 flows" in analyze([path]).report.capture.notes
+    assert f"captured at the {end}: 1 of 1 flow" in analyze([path]).report.capture.notes
 
 
 @pytest.mark.parametrize("options", [b"\x02\x00\x04\x00", b"\x02\x00\x02\x00\x01\x00\x00\x00", b"\xff" * 12])

@@ -19,12 +19,14 @@ class Problem:
     """Something wrong with a capture, and what was done about it.
 
     ``offset`` counts bytes from the file's start, after decompression; null where no place can be named.
+    ``next_step`` is what to do if nothing else can be read either, null if any capture would do.
     """
 
     file: str
     offset: int | None
     what: str
     done: str
+    next_step: str | None = None
 
     def __str__(self) -> str:
         place = self.file if self.offset is None else f"{self.file}, byte {self.offset}"

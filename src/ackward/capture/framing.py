@@ -11,9 +11,18 @@ from ackward.capture.octets import Octets
 from ackward.capture.pcap import FILE_HEADER, MAGICS, Pcap
 from ackward.capture.pcapng import SECTION_TYPE, PcapNg
 from ackward.capture.sources import GZIP, LZ4, ZSTD, Cut, Source, Stream
+from ackward.model.units import plural
+
+INSIDE_HEADER = "it ends inside the file header"
+COPY_AGAIN = "copy it once more from where it was captured, or name another capture"
 
 #: A chunk and what is made of it should stay in the processor's cache (measured: 1 to 4 MiB are alike, 16 are slower).
 CHUNK = 4 << 20
+
+#: JSON is told from captures by how it begins, and ackward's own documents by their schema, which is named early.
+OPENING_OF_JSON, EARLY = b"{", 256
+#: The one that `ackward compare` reads, of a watch, a capture or a lab run.
+SCHEMA_OF_REPORTS = b'"ackward/report/'
 
 #: Called now and then with the source, the bytes of it that were taken, and its size if that is known.
 Progress = Callable[[str, int, int | None], None]
@@ -49,12 +58,10 @@ class Framing:
         self.opening = self._octets.raw[: min(self._end, FILE_HEADER)].tobytes()
         self.form = _format(self.opening)
         if self.form is None:
-            what = (
-                f"it is not a capture (it begins with {self.opening[:4].hex(' ')})"
-                if self.opening
-                else "it is empty"
+            what, next_step = _no_capture(
+                self._octets.raw[: min(self._end, EARLY)].tobytes(), compressed=stream.compressed
             )
-            self._note(0, what, "the file was left out")
+            self.problems.append(Problem(source.name, None, what, "the file was left out", next_step))
 
     def __iter__(self) -> Iterator[Chunk]:
         """The chunks up to the file's end, or to where it makes no sense any more.
@@ -99,7 +106,10 @@ class Framing:
                 offset, begin = offset + begin, 0
                 end, ended = self._fill(kept, offset)
             if end > begin:
-                what = f"it ends in the middle of a packet, {end - begin} bytes behind the last whole one"
+                behind = plural(end - begin, "byte")
+                what = f"it ends in the middle of a packet, {behind} behind the last whole one"
+                if offset + begin == 0:
+                    what = INSIDE_HEADER
                 self._note(offset + begin, what, "it was read up to there")
         except Broken as broken:
             self._note(broken.offset, broken.what, "it was read up to there")
@@ -123,6 +133,19 @@ class Framing:
 def begins_like_capture(opening: bytes) -> bool:
     """Whether a file that begins like this may be a capture, plain or compressed."""
     return opening[:4] in MAGICS or opening.startswith((SECTION_TYPE, GZIP, ZSTD, LZ4))
+
+
+def _no_capture(opening: bytes, *, compressed: bool) -> tuple[str, str | None]:
+    """What a file is that begins like this and is no capture, and the next step if that tells one."""
+    if not opening:
+        return "nothing in it could be decompressed" if compressed else "it is empty", COPY_AGAIN
+    if opening[:4] in MAGICS:
+        return INSIDE_HEADER, COPY_AGAIN
+    if opening.lstrip().startswith(OPENING_OF_JSON):
+        if SCHEMA_OF_REPORTS in opening:
+            return "it is a report and no capture", "`ackward compare BEFORE AFTER` reads reports"
+        return "it is JSON and no capture", None
+    return f"it is not a capture (it begins with {opening[:4].hex(' ')})", None
 
 
 def _format(opening: bytes) -> Format | None:

@@ -15,15 +15,21 @@ from numpy.typing import NDArray
 
 from ackward.capture.frames import Frames, Problem
 from ackward.capture.framing import Framing, Progress
-from ackward.capture.headers import Layers
+from ackward.capture.headers import NOT_TCP, Layers
 from ackward.capture.interning import Interning
 from ackward.capture.octets import Octets, distinct
 from ackward.capture.rows import Rows
 from ackward.capture.selection import Selection
-from ackward.capture.sources import Source, Stream, Unreadable
+from ackward.capture.sources import Source, Stream, Unreadable, some
 from ackward.capture.tcp_headers import HANDSHAKE, decode
 from ackward.capture.wire_flows import WireFlows, assign
 from ackward.errors import UsageError
+from ackward.model.units import plural
+
+#: Where VXLAN goes unless somebody chose another port (RFC 7348 section 5); Linux' own default is 8472.
+VXLAN_PORT = 4789
+#: The busiest ends that are named where nothing was asked for that there is.
+MOST_ENDS_TOLD = 4
 
 
 @dataclass(frozen=True)
@@ -83,14 +89,22 @@ def read_captures(
     for source in sources:
         reader.read(source)
     if not reader.sources:
-        raise UsageError(
-            "; ".join(
-                f"{problem.file}: {problem.what} (byte {problem.offset or 0})" for problem in reader.problems
-            ),
-            consequence="nothing was read",
-            next_step="name a pcap or pcapng file, plain or compressed with gzip, zstd or lz4",
-        )
+        raise _unreadable(reader.problems)
     return reader.capture()
+
+
+def _unreadable(problems: Sequence[Problem]) -> UsageError:
+    """None of the files can be read; one may have more than one problem."""
+    words = [
+        f"{problem.file}: {problem.what}" + (f" (byte {problem.offset})" if problem.offset else "")
+        for problem in problems
+    ]
+    known = (problem.next_step for problem in problems if problem.next_step)
+    return UsageError(
+        some(words, "; "),
+        consequence="nothing was read",
+        next_step=next(known, "name a pcap or pcapng file, plain or compressed with gzip, zstd or lz4"),
+    )
 
 
 class _Reader:
@@ -102,6 +116,8 @@ class _Reader:
         self._selection = selection
         self._progress = progress
         self._layers = Layers(vxlan=vxlan)
+        self._vxlan = vxlan
+        self._tunnels = False
         self._pairs = Interning()
         self._mptcp = np.zeros(1 << 12, np.bool_)
         self._rows = Rows()
@@ -117,7 +133,8 @@ class _Reader:
             with source.open() as stream:
                 self._read(source, stream)
         except Unreadable as unreadable:
-            self.problems.append(Problem(source.name, None, str(unreadable), "the file was left out"))
+            done = "the file was left out"
+            self.problems.append(Problem(source.name, None, str(unreadable), done, unreadable.next_step))
 
     def _read(self, source: Source, stream: Stream) -> None:
         framing = Framing(source, stream, self._progress)
@@ -132,6 +149,8 @@ class _Reader:
         form = framing.form
         if form is None:
             return
+        if self._packets == packets and not framing.problems:
+            self.problems.append(Problem(source.name, None, "it holds no packets", "it adds nothing"))
         self.sources.append(
             ReadSource(source.name, self._packets - packets, packets, tuple(form.interfaces), form.lost)
         )
@@ -141,6 +160,7 @@ class _Reader:
         """Adds the segments in these frames."""
         before = self._rows.count
         decoded = decode(octets, frames, self._layers, self._selection, self._rows)
+        self._look_into_tunnels(octets, frames)
         self._links.update(distinct(frames.link))
         self._truncated |= decoded.cut or bool((frames.captured < frames.original).any())
         rows = decoded.rows
@@ -160,16 +180,36 @@ class _Reader:
             interfaces = frames.interface[decoded.frame]
             self._vantages.update((len(self.sources), number) for number in distinct(interfaces))
 
+    def _look_into_tunnels(self, octets: Octets, frames: Frames) -> None:
+        """Whether TCP went by inside tunnels that nobody asked to look into: once is enough to say so."""
+        if self._vxlan is not None or self._tunnels or not self._layers.skipped[NOT_TCP]:
+            return
+        self._tunnels = bool(Layers(vxlan=VXLAN_PORT).segments(octets, frames).tunnel.any())
+
+    def _hints(self) -> list[Problem]:
+        """What to ask for instead, where what was asked for left out what it may have been about."""
+        files = some([source.name for source in self.sources])
+        hints = []
+        if ends := self._selection.instead(self._layers, MOST_ENDS_TOLD):
+            busiest = ", ".join(f"{end} ({plural(count, 'packet')})" for end, count in ends)
+            what = "no packet is of a connection that was asked for"
+            hints.append(Problem(files, None, what, f"the busiest ends are {busiest}"))
+        if self._tunnels:
+            what = f"UDP {VXLAN_PORT} carries TCP in VXLAN tunnels, which was left out"
+            hints.append(Problem(files, None, what, f"try --vxlan {VXLAN_PORT}"))
+        return hints
+
     def capture(self) -> WireCapture:
         """All of it, sorted into flows."""
         handshakes = np.concatenate(self._handshakes) if self._handshakes else np.zeros(0, HANDSHAKE)
         by_time = len(self._vantages) > 1
         rows, table = assign(self._rows, self._pairs, handshakes, self._mptcp, by_time=by_time)
         for link in sorted(self._layers.unknown_links):
-            names = ", ".join(source.name for source in self.sources)
+            names = some([source.name for source in self.sources])
             self.problems.append(
                 Problem(names, None, f"link layer {link} is not understood", "its packets were left out")
             )
+        self.problems += self._hints()
         return WireCapture(
             segments=rows,
             flows=WireFlows(table, self._layers),
@@ -216,6 +256,6 @@ class _Clock:
         """What to tell of it."""
         if not self._steps:
             return []
-        what = f"the clock goes back (times: {self._steps}), by up to {self._largest / 1e9:.9f} s"
+        what = f"the clock goes back (times: {self._steps:,}), by up to {self._largest / 1e9:.9f} s"
         done = "packets of one interface were kept in the order of the file"
         return [Problem(file, self._first, what, done)]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Self
 
@@ -18,10 +19,41 @@ from ackward.model.segments import Endpoint
 #: An endpoint's code: the port in 16 bits, the address's code in 33 above it, part of the tunnel in 15 above that.
 ADDRESS_SHIFT, TUNNEL_SHIFT, TUNNEL_BITS = 16, 49, 13
 
+#: Ends that are kept in mind until something is found that was asked for: a client has as many as it has ports.
+MOST_ENDS = 1 << 16
+
 Codes = NDArray[np.uint64]
 
 _END = r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})"
 _FLOW = re.compile(f"{_END}(?:-{_END})?")
+
+
+class Passed:
+    """The ends of segments that were not asked for, counted until there is one that was."""
+
+    def __init__(self) -> None:
+        self._segments: Counter[int] = Counter()
+        self._found = False
+
+    def watch(self, asked: NDArray[np.bool_], *ends: Codes) -> None:
+        """The next segments, by the codes of both ends."""
+        self._found = self._found or bool(asked.any())
+        if self._found:
+            self._segments.clear()
+            return
+        codes, counts = np.unique(np.concatenate(ends), return_counts=True)
+        self._segments.update(dict(zip(codes.tolist(), counts.tolist(), strict=True)))
+        if len(self._segments) > MOST_ENDS:
+            self._segments = Counter(dict(self._segments.most_common(MOST_ENDS // 2)))
+
+    def busiest(self, layers: Layers, most: int) -> list[tuple[Endpoint, int]]:
+        """Those of most segments; of two alike the one with the lower port, which is more often the server's."""
+        port = (1 << ADDRESS_SHIFT) - 1
+        ranked = sorted(self._segments.items(), key=lambda item: (-item[1], item[0] & port, item[0]))
+        return [
+            (Endpoint(layers.address_of(code >> ADDRESS_SHIFT), code & port), count)
+            for code, count in ranked[:most]
+        ]
 
 
 @dataclass(frozen=True)
@@ -34,6 +66,7 @@ class Selection:
     port: int | None = None
     host: IPv4Address | IPv6Address | None = None
     flows: tuple[tuple[Endpoint, ...], ...] = ()
+    _passed: Passed = field(default_factory=Passed, init=False, repr=False, compare=False)
 
     @classmethod
     def asked(cls, port: int | None, host: str | None, flow: str | Sequence[str] | None) -> Self:
@@ -69,7 +102,12 @@ class Selection:
                 else:
                     named |= _either(first, *ends)
             good &= named
+        self._passed.watch(good, *ends)
         return good
+
+    def instead(self, layers: Layers, most: int) -> list[tuple[Endpoint, int]]:
+        """The busiest ends with their segments if nothing that was seen was asked for; else none."""
+        return self._passed.busiest(layers, most)
 
 
 def _either(wanted: int, source: Codes, destination: Codes) -> NDArray[np.bool_]:

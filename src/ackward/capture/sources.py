@@ -8,7 +8,7 @@ import io
 import stat
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +22,17 @@ STANDARD_INPUT = "-"
 PIECE = 1 << 16
 GZIP, ZSTD, LZ4 = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"
 LONGEST_MAGIC = 4
+MAY_READ = "let its owner make it readable for you, or read it as root"
+#: Files that are told by name where many share one fate.
+MOST_NAMED = 3
 
 
 class Unreadable(Exception):
-    """A file could not be opened, read or decompressed any further."""
+    """A file could not be opened, read or decompressed any further. ``next_step`` is null if any other would do."""
+
+    def __init__(self, what: str, next_step: str | None = None) -> None:
+        super().__init__(what)
+        self.next_step = next_step
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,10 @@ class Source:
                     file = stack.enter_context(self.path.open("rb"))
                 counted = _Counted(file)
             except OSError as error:
-                raise Unreadable(f"it cannot be read: {error.strerror or error}") from error
+                forbidden = isinstance(error, PermissionError)
+                raise Unreadable(
+                    f"it cannot be read: {_words(error)}", MAY_READ if forbidden else None
+                ) from error
             yield Stream(counted)
 
 
@@ -92,6 +102,11 @@ class Stream:
         self._file = file
         self._expanded = _decompressed(file)
         self._errors: tuple[type[Exception], ...] = (OSError, EOFError, zlib.error, *_library_errors())
+
+    @property
+    def compressed(self) -> bool:
+        """Whether the file begins as one that gzip, zstd or lz4 made."""
+        return self._expanded is not None
 
     @property
     def position(self) -> int:
@@ -183,11 +198,18 @@ def find(names: Iterable[str | Path]) -> tuple[Source, ...]:
         )
     if all(source.missing for source in found.values()):
         raise UnknownName(
-            "; ".join(error.missing for error in unknown),
+            some([error.missing for error in unknown], "; "),
             consequence="nothing was read",
             next_step=unknown[0].next_step,
         )
     return tuple(found.values())
+
+
+def some(texts: Sequence[str], between: str = ", ") -> str:
+    """What is told of many files: the first few, and how many more there are."""
+    more = len(texts) - MOST_NAMED
+    named = between.join(texts[:MOST_NAMED])
+    return f"{named}{between}and {more:,} more" if more > 0 else named
 
 
 def never_overwritten(sources: Iterable[Source], path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from ackward.cli.arguments import port_number
 from ackward.cli.output import talk, writable, writable_directory
 from ackward.cli.report_output import Page, show
 
@@ -26,7 +27,9 @@ def command(
     sources: Annotated[
         list[str], typer.Argument(metavar="FILE|DIR|GLOB|-", help="pcap or pcapng, also gzip, zstd, lz4")
     ],
-    port: Annotated[int | None, typer.Option(help="only connections with this port at either end")] = None,
+    port: Annotated[
+        str | None, typer.Option(metavar="PORT", help="only connections with this port at either end")
+    ] = None,
     host: Annotated[str | None, typer.Option(help="only connections with this address at either end")] = None,
     flow: Annotated[
         list[str] | None,
@@ -36,7 +39,9 @@ def command(
             "10.0.0.1:5432 or \\[::1]:80",
         ),
     ] = None,
-    vxlan: Annotated[int | None, typer.Option(help="look into VXLAN tunnels on this UDP port")] = None,
+    vxlan: Annotated[
+        str | None, typer.Option(metavar="PORT", help="look into VXLAN tunnels on this UDP port, mostly 4789")
+    ] = None,
     report: Page = None,
     parquet: Annotated[
         Path | None,
@@ -71,7 +76,13 @@ def command(
             spinner.update(escape(reading if position != size else "explaining"))
 
         seen = analyze(
-            sources, port=port, host=host, flow=flow, vxlan=vxlan, progress=progress, annotated=annotate
+            sources,
+            port=port_number(port, "--port"),
+            host=host,
+            flow=flow,
+            vxlan=port_number(vxlan, "--vxlan"),
+            progress=progress,
+            annotated=annotate,
         )
     if annotate:
         talk.print(f"annotated: {annotate}", markup=False)

@@ -17,6 +17,7 @@ _UNITS = {
 }
 _DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>ns|us|ms|s|m|h)")
 _LONGEST = 24 * _UNITS["h"]
+_INTEGER = re.compile(r"-?[0-9]{1,20}")
 _NUMBER = r"(?P<number>\d+(?:\.\d+)?)"
 _SIZES = {
     "B": 1,
@@ -46,6 +47,19 @@ def _measured(
             complaint, consequence="nothing was done", next_step=f"write a number and a unit: {examples}"
         )
     return round(float(found["number"]) * units[found["unit"]])
+
+
+def port_number(text: str | None, option: str) -> int | None:
+    """``443`` as a number, null as it is; raises :class:`UsageError` for what is none. Its range is not looked at."""
+    if text is None:
+        return None
+    if not _INTEGER.fullmatch(text.strip()):
+        raise UsageError(
+            f"{option} {text!r} is no port",
+            consequence="nothing was looked at",
+            next_step="name one from 1 to 65535",
+        )
+    return int(text)
 
 
 def duration_ns(text: str, option: str) -> int:

@@ -18,8 +18,9 @@ from ackward.model.lab import LabReport
 from ackward.model.verdict import Result
 
 if TYPE_CHECKING:
-    from ackward.lab.experiment import Answer
+    from ackward.lab.experiment import Answer, Experiment
     from ackward.lab.run import Tell, Told
+    from ackward.lab.scenario import Scenario
 
 app = typer.Typer(
     add_completion=False,
@@ -29,60 +30,99 @@ app = typer.Typer(
     epilog="Example: ackward lab run standoff --report standoff.html",
 )
 
+#: Characters of ``--set key=default``: nearly all have fewer.
+_USUAL_SETTING = 30
+
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", help="change the load, for example rounds=20 (repeatable)", metavar="KEY=VALUE"),
+    typer.Option(
+        "--set",
+        help="change the load, for example rounds=20 (repeatable); `ackward lab list NAME` shows the keys",
+        metavar="KEY=VALUE",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
-@app.command("list", epilog="Example: ackward lab list --json")
-def list_(as_json: AsJson = False) -> None:
-    """The scenarios, each with what it shows."""
-    from ackward.lab.scenarios import ALL, EXPERIMENTS
+@app.command("list", epilog="Examples:\n\nackward lab list\n\nackward lab list ocean")
+def list_(
+    name: Annotated[
+        str | None, typer.Argument(help="one scenario: its settings, what it needs, how long it takes")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The scenarios, each with what it shows; of one scenario all that `--set` changes."""
+    from ackward.lab.scenarios import ALL, EXPERIMENTS, runnable
 
+    chosen: list[Scenario | Experiment] = [runnable(name)] if name else [*ALL, *EXPERIMENTS]
     if as_json:
         import json
-        from dataclasses import asdict
 
-        rows = [
-            {
-                "name": s.name,
-                "summary": s.summary,
-                "cause": s.cause,
-                "remedy": s.remedy,
-                "settings": asdict(s.shape),
-            }
-            for s in ALL
-        ]
-        rows += [
-            {
-                "name": e.name,
-                "summary": e.summary,
-                "cause": None,
-                "remedy": None,
-                "settings": dict(e.settings),
-            }
-            for e in EXPERIMENTS
-        ]
-        print_json(json.dumps(rows, indent=2))
+        print_json(json.dumps([_told(each) for each in chosen], indent=2))
+        return
+    if name:
+        _show_one(chosen[0])
         return
     table = Table(box=None, pad_edge=False)
     for column in ("scenario", "what it shows", "cause", "remedy"):
         table.add_column(column)
-    for scenario in ALL:
-        table.add_row(scenario.name, scenario.summary, scenario.cause, scenario.remedy or "-")
-    for experiment in EXPERIMENTS:
-        table.add_row(experiment.name, experiment.summary, "-", "-")
+    for each in chosen:
+        told = _told(each)
+        table.add_row(*(str(told[key] or "-") for key in ("name", "summary", "cause", "remedy")))
     data.print(table)
     talk.print(
-        "\nrun one: ackward lab run standoff   (settings: --set rounds=20 --set family=6 --set nagle=off ...)"
+        "\nrun one: ackward lab run standoff   (settings: --set rounds=20 --set family=6 --set nagle=off ...)\n"
+        "one scenario's settings, what it needs and how long it takes: ackward lab list ocean"
     )
+
+
+def _told(each: Scenario | Experiment) -> dict[str, object]:
+    """What a list says of a scenario or an experiment."""
+    from dataclasses import asdict
+
+    from ackward.lab.experiment import Experiment
+
+    told: dict[str, object] = {"name": each.name, "summary": each.summary}
+    if isinstance(each, Experiment):
+        extra = {"needs": each.needs, "takes": each.takes}
+        return told | {"cause": None, "remedy": None, "settings": dict(each.settings)} | extra
+    return told | {"cause": each.cause, "remedy": each.remedy, "settings": asdict(each.shape)}
+
+
+def _show_one(each: Scenario | Experiment) -> None:
+    """Its summary, what it needs, and each key of ``--set`` with its default."""
+    from ackward.lab.scenario import HINTS
+
+    told = _told(each)
+    lines = [f"{each.name}: {each.summary}"]
+    lines += [f"{key}: {words}" for key in ("needs", "takes") if (words := told.get(key))]
+    settings = told["settings"]
+    assert isinstance(settings, dict)
+    given = {f"--set {key}={_value(value)}": key for key, value in settings.items()}
+    hints = getattr(each, "hints", HINTS)
+    # A long list of values pushes its own hint to the right, not everybody's.
+    wide = max(len(setting) for setting in given if len(setting) <= _USUAL_SETTING)
+    lines += ["", "settings, each with its default:"]
+    lines += [
+        f"  {setting:<{wide}}  {hints.get(key, 'give a number')}".rstrip() for setting, key in given.items()
+    ]
+    data.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    talk.print(f"\nrun it: ackward lab run {each.name}   (more of the settings: docs/lab.md)", markup=False)
+
+
+def _value(value: object) -> str:
+    """As ``--set`` takes it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, list | tuple):
+        return ",".join(_value(each) for each in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 @app.command(
     epilog="Examples:\n\nackward lab run standoff --report standoff.html\n\n"
-    "ackward lab run standoff --set family=6 --set rounds=20 --json"
+    "ackward lab run standoff --set family=6 --set rounds=20 --json\n\n"
+    "`ackward lab list NAME` tells a scenario's settings, what programs it needs and how long it takes."
 )
 def run(
     name: Annotated[str, typer.Argument(help="a scenario; `ackward lab list` shows them")],
@@ -183,12 +223,8 @@ def _show(result: LabReport, *, as_json: bool, page: Path | None) -> None:
 def _as_set(settings: Mapping[str, object]) -> Iterator[str]:
     """The settings as ``--set`` takes them, without those that are off, empty or 0."""
     for key, value in settings.items():
-        if value is True:
-            yield f"{key}=on"
-        elif isinstance(value, list | tuple):
-            yield f"{key}={','.join(map(str, value))}"
-        elif value:
-            yield f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+        if value:
+            yield f"{key}={_value(value)}"
 
 
 @app.command(epilog="Example, on the server's host: ackward lab serve --set port=7000")

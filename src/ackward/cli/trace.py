@@ -19,10 +19,10 @@ from ackward.model.trace import HeldEvent, LostEvent, Outcome, ProbeEvent, Trace
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
 EPILOG = """Examples:\n\n
-ackward trace --port 7000                  until Ctrl-C\n\n
-ackward trace --for 10s | grep fired       delayed ACKs that their timer sent\n\n
-ackward trace --acks --port 7000           every ACK with its delay, quick, pingpong and ato step by step\n\n
-ackward trace --json --count 100 | jq 'select(.event == "held") | .delay_ns'\n\n
+ackward trace --port 7000               until Ctrl-C\n\n
+ackward trace --for 10s | grep fired    delayed ACKs that their timer sent\n\n
+ackward trace --acks --port 7000        every ACK, and each step of its mode\n\n
+ackward trace --json --count 9 | jq 'select(.event == "held")'\n\n
 seq and ack are those of `tcpdump -S`, in brackets those of plain tcpdump; docs/trace.md explains each event."""
 
 

@@ -11,16 +11,15 @@ from ackward.diagnosis.exchanges import Timeline
 from ackward.diagnosis.flows import SEEN_FROM
 from ackward.diagnosis.segmented import NEVER, Bools, Ints, in_order, running_max
 
-
 #: Share of its occasions in which a sender may seem to break the rule: a capture that lacks an ACK shows that, too. Who
 #: does not follow the rule breaks it whenever it writes twice within a round trip.
 TOLERATED = 0.25
 
 
 def breaks_rule(timeline: Timeline, small: Bools, acks: Bools, flows: Ints) -> Bools:
-    """Of which of ``flows`` rows of ``small`` left while an earlier one was unacknowledged by ``acks``, again and again.
+    """Of which of ``flows`` rows of ``small`` left while an earlier one was unacknowledged by ``acks``.
 
-    Only rows of the same exchange count.
+    Again and again (``TOLERATED``). Only rows of the same exchange count.
     """
     flow = timeline.segments["flow"]
     asked = np.zeros(len(timeline.flows), bool)

@@ -5,8 +5,8 @@ the outcome, an ACK without data that left long after the data it acknowledges: 
 
 Arming is not delaying: an armed ACK often leaves with data. Firing is not delaying either, if nothing was pending (the
 recorder leaves those out) or if nobody waited: only a peer that sends again as soon as the ACK arrives had waited. A
-peer that again and again sent a small segment while an earlier small one was unacknowledged does not run Nagle's algorithm
-(``tcp_minshall_check``), so nothing it sends just after an ACK was held by it.
+peer that again and again sent a small segment while an earlier small one was unacknowledged does not run Nagle's
+algorithm (``tcp_minshall_check``), so nothing it sends just after an ACK was held by it.
 """
 
 from __future__ import annotations

@@ -69,6 +69,7 @@ class ReportAnswer:
 class Experiment:
     """A question with its settings: for each a default, a reader that raises ValueError, and a hint for that case.
 
+    ``needs`` are the programs that it uses, beyond root; ``takes`` is how long it lasts with its default settings.
     ``ask`` carries it out, on hosts of its own, and leaves nothing behind.
     """
 
@@ -78,6 +79,8 @@ class Experiment:
     settings: Mapping[str, object]
     readers: Mapping[str, Callable[[str], object]]
     hints: Mapping[str, str] = field(default_factory=dict)
+    needs: str = ""
+    takes: str = ""
 
     def with_settings(self, settings: Iterable[str]) -> Experiment:
         """The experiment with ``key=value`` settings applied; raises :class:`UsageError` for what means nothing."""

@@ -6,13 +6,16 @@ loss on the last mile, and beside a flow that competes for it, the download is s
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import statistics
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any
 
 from ackward.errors import PrivilegeMissing, Unavailable
@@ -21,6 +24,7 @@ from ackward.lab.ocean_hosts import ADDRESS, Distances, Ocean, ocean
 from ackward.lab.ocean_ways import LEG_BUFFER, PORT, way_across
 from ackward.lab.run import Tell, Told
 from ackward.model.ocean import PREDICTED, Crossing, Moments, OceanReport, Transfer, Way
+from ackward.model.units import plural
 from ackward.predict.split import Leg, predict
 from ackward.predict.split import Transfer as Asked
 
@@ -35,6 +39,13 @@ _COMPETITOR_PORT = 7009
 #: A bottleneck that two flows share, in bytes: about the last mile's own product of rate and round trip.
 _SHARED_QUEUE = 300_000
 _TRANSFER_SECONDS = 300
+#: What setting up a way takes, and starting one load (measured on two processors).
+_WAY_SECONDS, _LOAD_SECONDS = 1.5, 0.3
+_FAST_OPEN = (
+    "split comes sooner than predicted by a round trip of the last leg: with TCP Fast Open the SYN of the ocean's leg "
+    "tells the exit where to connect, so it connects while that leg's handshake still runs; the model's split waits "
+    "for its end (docs/gateway.md)"
+)
 
 
 def carry_out(settings: Mapping[str, Any], tell: Tell) -> OceanReport:
@@ -44,43 +55,77 @@ def carry_out(settings: Mapping[str, Any], tell: Tell) -> OceanReport:
             "the lab makes network namespaces and needs root", consequence="nothing was run"
         )
     lossless = Distances(settings["legs"], settings["rate"], shared=settings["links"] == "shared")
-    crossings = [
-        _crossing(settings, replace(lossless, loss=loss), tell, competing=False)
-        for loss in settings["losses"]
-    ]
-    if settings["competing"]:
-        crossings.append(_crossing(settings, replace(lossless, queue=_SHARED_QUEUE), tell, competing=True))
+    conditions = list(_conditions(settings, lossless))
+    made = datetime.now(UTC).replace(microsecond=0)
+    count = len(settings["ways"]) * sum(len(condition.rounds) for condition in conditions)
+    minutes = plural(max(1, round(expected_seconds(settings) / 60)), "minute")
+    tell(Told(f"{plural(count, 'transfer')}, about {minutes}"))
+    numbers = itertools.count(1)
+
+    def step(text: str) -> None:
+        tell(Told(f"{next(numbers)} of {count}: {text}"))
+
     return OceanReport(
+        made=made,
+        version=version("ackward"),
         settings={
             name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()
         },
         kernel=f"{platform.system()} {platform.release()}",
-        crossings=crossings,
+        crossings=[_crossing(settings["ways"], condition, step) for condition in conditions],
         prediction=predict(_asked(lossless, WINDOWS, Way.WINDOW)),
         notes=[
             "congestion control is Reno and buffers are fixed: see docs/predict.md",
             "the better a way, the more a busy machine harms it: the delay line is a process",
+            *([_FAST_OPEN] if Way.SPLIT in settings["ways"] else []),
         ],
     )
 
 
-def _crossing(settings: Mapping[str, Any], distances: Distances, tell: Tell, *, competing: bool) -> Crossing:
-    harmed = bool(distances.loss) or competing
-    sizes = {
-        SMALL: settings["rounds"],
-        WINDOWS: settings["rounds"],
-        settings["harmed_size"] if harmed else settings["size"]: settings["downloads"],
-    }
-    condition = (
-        "another flow on the last mile" if competing else f"{distances.loss:.1%} lost on the last mile"
-    )
-    transfers: list[Transfer] = []
-    tell(Told(f"making five hosts, {'lossless' if not harmed else condition}"))
-    with ocean(distances) as made, _server(made, "server", PORT), _server(made, "entry", _COMPETITOR_PORT):
+@dataclass(frozen=True)
+class _Condition:
+    """Under what the ways are compared, and how often each size is fetched by each."""
+
+    distances: Distances
+    competing: bool
+    rounds: Mapping[int, int]
+
+    def __str__(self) -> str:
+        if self.competing:
+            return "another flow on the last mile"
+        return f"{self.distances.loss:.1%} lost on the last mile" if self.distances.loss else "without loss"
+
+
+def _conditions(settings: Mapping[str, Any], lossless: Distances) -> Iterator[_Condition]:
+    often = {SMALL: settings["rounds"], WINDOWS: settings["rounds"]}
+    harmed = often | {settings["harmed_size"]: settings["downloads"]}
+    for loss in settings["losses"]:
+        rounds = harmed if loss else often | {settings["size"]: settings["downloads"]}
+        yield _Condition(replace(lossless, loss=loss), competing=False, rounds=rounds)
+    if settings["competing"]:
+        yield _Condition(replace(lossless, queue=_SHARED_QUEUE), competing=True, rounds=harmed)
+
+
+def expected_seconds(settings: Mapping[str, Any]) -> float:
+    """About how long a run takes: what its transfers are predicted to take, and what starts its programs."""
+    seconds = 0.0
+    for condition in _conditions(settings, Distances(settings["legs"], settings["rate"])):
         for way in settings["ways"]:
+            seconds += _WAY_SECONDS
+            for size, rounds in condition.rounds.items():
+                download = _expected(condition.distances, way, size).download_ns / 1e9
+                seconds += rounds * download + _LOAD_SECONDS
+    return seconds
+
+
+def _crossing(ways: Sequence[Way], condition: _Condition, step: Callable[[str], None]) -> Crossing:
+    distances, competing = condition.distances, condition.competing
+    transfers: list[Transfer] = []
+    with ocean(distances) as made, _server(made, "server", PORT), _server(made, "entry", _COMPETITOR_PORT):
+        for way in ways:
             with way_across(made, way) as address:
-                for size, rounds in sizes.items():
-                    tell(Told(f"{way}: {size:,} bytes" + (f", {condition}" if harmed else "")))
+                for size, rounds in condition.rounds.items():
+                    step(f"{way}, {size:,} bytes, {condition}")
                     with _competitor(made) if competing else nullcontext():
                         seen = _fetch(made, address, size, rounds)
                     transfers.append(_transfer(distances, way, size, seen, predicted=not competing))

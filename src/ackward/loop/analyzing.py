@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ackward.capture.framing import Progress
 from ackward.capture.reading import WireCapture, read_captures
 from ackward.capture.sources import find
+from ackward.errors import UsageError
 from ackward.loop.port_ranges import one_port
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def analyze(
     file with comments on the packets of stalls. Needs no privileges and runs on any system.
     """
     one_port(port)
+    _one_udp_port(vxlan)
     sources = find(names)
     if annotated:
         from ackward.loop.annotating import annotate, check
@@ -47,6 +49,15 @@ def analyze(
     if annotated:
         annotate(sources, capture, seen, annotated)
     return seen
+
+
+def _one_udp_port(vxlan: int | None) -> None:
+    if vxlan is not None and not 0 < vxlan <= 0xFFFF:
+        raise UsageError(
+            f"--vxlan {vxlan} is no UDP port",
+            consequence="nothing was looked at",
+            next_step="name one from 1 to 65535; VXLAN's own is 4789",
+        )
 
 
 def _diagnosis() -> Callable[[WireCapture], Diagnosis]:

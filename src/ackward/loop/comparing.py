@@ -112,6 +112,13 @@ def _load(path: Path) -> Report:
     try:
         return (LabReport if "scenario" in document else Report).model_validate(document)
     except ValidationError as error:
+        said = document.get("schema")
+        if isinstance(said, str) and not said.startswith("ackward/report/"):
+            raise UsageError(
+                f"{path} is no report but another document ({visible(said)})",
+                consequence="nothing was compared",
+                next_step=AGAIN,
+            ) from error
         fault = error.errors()[0]
         place = ".".join(map(str, fault["loc"]))
         raise UsageError(

@@ -30,7 +30,9 @@ def explain_capture(capture: WireCapture) -> Diagnosis:
     traffic, clocks = _traffic(_known(capture.flows), capture)
     times = capture.segments["time_ns"]
     notes = [*_places(traffic.flows), *_without_syns(capture.flows), *clocks, *map(str, capture.problems)]
-    notes += [f"{count:,} packets left out: {what}" for what, count in capture.skipped.items() if count]
+    notes += [
+        f"{plural(count, 'packet')} left out: {what}" for what, count in capture.skipped.items() if count
+    ]
     facts = Capture(
         source=", ".join(source.name for source in capture.sources),
         seconds=round((int(times.max()) - int(times.min())) / 1e9, 3) if len(times) else 0.0,
@@ -94,7 +96,7 @@ def _traffic(known: WireFlows, capture: WireCapture) -> tuple[Traffic, list[str]
             left[flows] = False
             parts.append((flows, joined.flows, joined.rows))
             clock = clock_in_words(names[1], joined.clock)
-            notes.append(f"two views of {joined.pairs:,} flows: by the clock of {names[0]}, {clock}")
+            notes.append(f"two views of {plural(joined.pairs, 'flow')}: by the clock of {names[0]}, {clock}")
         else:
             again = np.isin(segments["flow"], group.flows)
             most = max(group.points, key=lambda point: np.count_nonzero(again & np.isin(file, point)))
@@ -145,7 +147,7 @@ def _only_one(group: SameTraffic, names: Sequence[str], kept: int) -> str:
     """What is said of traffic in several files that could not be joined."""
     why = "copies or more than two points" if not group.joinable else "no clock fits both"
     return (
-        f"the same segments of {len(group.flows):,} flows stand in {', '.join(names)} ({why}): only those of "
+        f"the same segments of {plural(len(group.flows), 'flow')} stand in {', '.join(names)} ({why}): only those of "
         f"{names[kept]} were counted; name the captures of two ends to see both"
     )
 
@@ -174,5 +176,6 @@ def _places(flows: Flows) -> list[str]:
     }
     counts = Counter(SEEN_FROM[place] for place in flows.seen_from.tolist())
     return [
-        f"captured {words[place]}: {count:,} of {len(flows):,} flows" for place, count in counts.most_common()
+        f"captured {words[place]}: {count:,} of {plural(len(flows), 'flow')}"
+        for place, count in counts.most_common()
     ]

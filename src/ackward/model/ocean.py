@@ -7,6 +7,7 @@ as ``docs/ocean.schema.json``.
 from __future__ import annotations
 
 import enum
+from datetime import datetime
 from typing import Final, Literal
 
 from pydantic import Field
@@ -78,6 +79,8 @@ class OceanReport(Model):
 
     schema_: Literal["ackward/ocean/1"] = Field(default=SCHEMA, alias="schema")
     scenario: Literal["ocean"] = "ocean"
+    made: datetime = Field(description="when the run began, UTC")
+    version: str = Field(description="of ackward")
     settings: dict[str, object]
     kernel: str
     crossings: list[Crossing]

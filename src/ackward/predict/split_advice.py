@@ -22,18 +22,29 @@ def advise(given: SplitInput, timelines: Timelines) -> Advice:
     direct, best = timelines[Variant.DIRECT], timelines[Variant.OPTIMISTIC]
     saved = direct.download_ns - best.download_ns
     pays = given.direct.rtt_ns > NEAR_NS and _worth(saved, direct)
-    figures = (
-        f"first byte after {duration(best.first_byte_ns)} instead of {duration(direct.first_byte_ns)}, "
-        f"download after {duration(best.download_ns)} instead of {duration(direct.download_ns)}"
-    )
+    first = f"after {duration(best.first_byte_ns)} instead of {duration(direct.first_byte_ns)}"
+    download = f"download after {duration(best.download_ns)} instead of {duration(direct.download_ns)}"
+    figures = f"first byte {first}, {download}"
+    if pays and _later(best.first_byte_ns, direct.first_byte_ns):
+        why = (
+            f"with everything on {download}: {best.download_ratio:.2f}x; but the first byte comes later, {first}: "
+            f"{best.first_byte_ratio:.2f}x"
+        )
+        return Advice(split=True, why=why, notes=[*_notes(given, timelines)])
     if pays:
         why = f"with everything on {figures}: {best.first_byte_ratio:.2f}x and {best.download_ratio:.2f}x"
         return Advice(split=True, why=why, notes=[*_notes(given, timelines)])
-    return Advice(split=False, why=f"{_reason(given, timelines, saved)}: {figures}", notes=[*_detour(given)])
+    notes = [*_one_gateway(given), *_detour(given)]
+    return Advice(split=False, why=f"{_reason(given, timelines, saved)}: {figures}", notes=notes)
 
 
 def _worth(saved_ns: int, direct: Timeline) -> bool:
     return saved_ns >= max(WORTH_NS, WORTH_SHARE * direct.download_ns)
+
+
+def _later(one_ns: int, other_ns: int) -> bool:
+    """By more than can be read off the two times: what gateways add is microseconds."""
+    return one_ns > other_ns and duration(one_ns) != duration(other_ns)
 
 
 def _reason(given: SplitInput, timelines: Timelines, saved: int) -> str:
@@ -67,12 +78,8 @@ def _notes(given: SplitInput, timelines: Timelines) -> Iterator[str]:
     direct = timelines[Variant.DIRECT]
     alone = timelines[Variant.SPLIT]
     if not _worth(direct.download_ns - alone.download_ns, direct):
-        yield (
-            f"splitting alone is not worth it ({duration(alone.download_ns)} instead of "
-            f"{duration(direct.download_ns)}): it takes the other steps"
-        )
-    if len(given.legs) == 2:
-        yield "with one gateway no leg has a gateway at both ends: pool and window change nothing"
+        yield f"splitting alone {_alone(alone.download_ns, direct.download_ns)}: it takes the other steps"
+    yield from _one_gateway(given)
     near, far = given.legs[0].rtt_ns, given.legs[-1].rtt_ns
     if len(given.legs) > 2 and far > near:
         yield (
@@ -83,6 +90,19 @@ def _notes(given: SplitInput, timelines: Timelines) -> Iterator[str]:
     if faithful.first_byte_ns >= direct.first_byte_ns:
         yield "faithful: the client is connected no sooner than directly; only the download gains"
     yield from _detour(given)
+
+
+def _alone(split_ns: int, direct_ns: int) -> str:
+    after, before = duration(split_ns), duration(direct_ns)
+    if after == before:
+        return f"changes nothing (the download takes {before} either way)"
+    what = "makes it slower" if split_ns > direct_ns else "is not worth it"
+    return f"{what} ({after} instead of {before})"
+
+
+def _one_gateway(given: SplitInput) -> Iterator[str]:
+    if len(given.legs) == 2:
+        yield "with one gateway no leg has a gateway at both ends: pool and window change nothing, and are as early"
 
 
 def _detour(given: SplitInput) -> Iterator[str]:

@@ -15,7 +15,6 @@ from ackward.report.html import environment, policy, source
 def render(report: OceanReport) -> str:
     """The whole page. Pure: the same input gives the same text."""
     style = source("report.css") + source("toggle.css") + ocean_chart.css()
-    ladder = base64.b64encode(split_ladder.draw(report.prediction).encode()).decode()
     return (
         environment()
         .get_template("ocean.html")
@@ -24,25 +23,32 @@ def render(report: OceanReport) -> str:
             policy=policy(style, ""),
             style=Markup(style),  # noqa: S704 - our own file
             report=report,
+            made=ocean_table.made(report),
             meanings=ocean_table.MEANING,
+            headings=ocean_table.HEADINGS,
             crossings=[_card(crossing) for crossing in report.crossings],
-            ladder=f"data:image/svg+xml;base64,{ladder}",
+            ladder=_picture(report, panels=3),
+            narrow_ladder=_picture(report, panels=1),
         )
     )
 
 
+def _picture(report: OceanReport, *, panels: int) -> str:
+    svg = split_ladder.draw(report.prediction, panels=panels)
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+
+
 def _card(crossing: Crossing) -> dict[str, object]:
-    sizes = sorted({transfer.size_bytes for transfer in crossing.transfers})
     return {
         "title": ocean_table.condition(crossing),
-        "charts": [
-            (
-                size(octets),
-                Markup(  # noqa: S704 - built as a tree
-                    ocean_chart.draw([each for each in crossing.transfers if each.size_bytes == octets])
-                ),
-            )
-            for octets in sizes
+        "conclusions": list(ocean_table.conclusions(crossing)),
+        "sizes": [
+            {
+                "title": size(octets),
+                "repeated": ocean_table.repeated(transfers),
+                "chart": Markup(ocean_chart.draw(transfers)),  # noqa: S704 - built as a tree
+                "rows": list(ocean_table.rows(transfers)),
+            }
+            for octets, transfers in ocean_table.by_size(crossing)
         ],
-        "rows": list(ocean_table.rows(crossing)),
     }

@@ -1,15 +1,15 @@
-"""The experiment ``ocean`` on a terminal: each way's moments beside those that were predicted."""
+"""The experiment ``ocean`` in words and tables: what the gateways gained, and each way beside the others by size."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ackward.model.ocean import Crossing, Moments, OceanReport, Transfer, Way
-from ackward.model.units import duration, size
+from ackward.model.ocean import Crossing, OceanReport, Transfer, Way
+from ackward.model.units import duration, plural, size
 
 MEANING = {
     Way.DIRECT: "one connection from end to end",
@@ -20,6 +20,15 @@ MEANING = {
     Way.WINDOW: "and without slow start: all steps",
     Way.FAITHFUL: "all steps; the client is connected once the server is",
 }
+#: Of :func:`rows`. The gain is how many times sooner than directly.
+HEADINGS = (
+    "Way", "Connected",
+    "First byte", "Range", "Of predicted", "Gain",
+    "Download", "Range", "Of predicted", "Gain",
+)  # fmt: skip
+#: The gateways as far as they were measured: the most steps first.
+_BEST = (Way.WINDOW, Way.POOL, Way.EARLY, Way.SPLIT, Way.FAITHFUL)
+_OTHERS = {Way.DIRECT: "the direct connection", Way.HAPROXY: "HAProxy"}
 
 
 def condition(crossing: Crossing) -> str:
@@ -29,44 +38,88 @@ def condition(crossing: Crossing) -> str:
     return f"{crossing.loss:.1%} of segments lost on the last mile" if crossing.loss else "Without loss"
 
 
+def by_size(crossing: Crossing) -> Iterator[tuple[int, list[Transfer]]]:
+    """All ways of one answer, the smallest answer first."""
+    for octets in sorted({transfer.size_bytes for transfer in crossing.transfers}):
+        yield octets, [transfer for transfer in crossing.transfers if transfer.size_bytes == octets]
+
+
+def conclusions(crossing: Crossing) -> Iterator[str]:
+    """A line for each size and each of the others: what the gateways with the most steps gained on it."""
+    for octets, transfers in by_size(crossing):
+        found = {transfer.way: transfer.median for transfer in transfers}
+        best = next((way for way in _BEST if way in found), None)
+        for other, words in _OTHERS.items():
+            if best is None or other not in found:
+                continue
+            before, after = found[other], found[best]
+            first = _change(before.first_byte_ns, after.first_byte_ns)
+            download = _change(before.download_ns, after.download_ns)
+            yield f"{size(octets)}, {best} against {words}: first byte {first}; download {download}"
+
+
+def _change(before_ns: int, after_ns: int) -> str:
+    return f"{duration(before_ns)} -> {duration(after_ns)}, {before_ns / after_ns:.2f}x"
+
+
+def made(report: OceanReport) -> str:
+    """Where the figures come from."""
+    return f"ackward {report.version}, {report.kernel}, {report.made:%Y-%m-%d %H:%M} UTC"
+
+
 def view(report: OceanReport) -> RenderableType:
-    """All crossings."""
-    parts: list[RenderableType] = []
+    """All crossings, what they come to above each."""
+    parts: list[RenderableType] = [Text(made(report))]
     for crossing in report.crossings:
-        parts += [Text(f"\n{condition(crossing)}", style="bold"), _table(crossing)]
-    parts += [Text(note) for note in report.notes]
+        parts.append(Text(f"\n{condition(crossing)}", style="bold"))
+        parts += [Text(line) for line in conclusions(crossing)]
+        for octets, transfers in by_size(crossing):
+            parts += [Text(f"\n{size(octets)}: {repeated(transfers)}"), _table(transfers)]
+    parts += [Text(f"Note: {note}.") for note in report.notes]
     return Group(*parts)
 
 
-def _table(crossing: Crossing) -> Table:
-    table = Table(box=None, pad_edge=False)
+def repeated(transfers: Sequence[Transfer]) -> str:
+    """How often each way was taken: what stands behind a median."""
+    most = max(len(transfer.rounds) for transfer in transfers)
+    return f"medians of {plural(most, 'round')}" if most > 1 else "one round"
+
+
+def _table(transfers: Sequence[Transfer]) -> Table:
+    """What fits 80 columns: the conclusions above it and the page have the first byte's range and gain."""
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
     table.add_column("", no_wrap=True)
-    for head in ("answer", "connected", "first byte", "of pred.", "download", "of pred.", "gain"):
+    for head in ("connected", "first byte", "of pred.", "download", "range", "of pred.", "gain"):
         table.add_column(head, justify="right", no_wrap=True)
-    for row in rows(crossing):
-        table.add_row(*row)
+    for way, connected, first, _, first_of, _, *download in rows(transfers):
+        table.add_row(way, connected, first, first_of, *download)
     return table
 
 
-def rows(crossing: Crossing) -> Iterator[tuple[str, ...]]:
-    """A row a transfer: times, each measured by predicted, and how many times sooner than directly it is there."""
-    direct = {transfer.size_bytes: transfer.median for transfer in crossing.of(Way.DIRECT)}
-    for transfer in crossing.transfers:
+def rows(transfers: Sequence[Transfer]) -> Iterator[tuple[str, ...]]:
+    """A row a way, under :data:`HEADINGS`: medians, the range of the rounds, by predicted, and the gain."""
+    direct = next((each.median for each in transfers if each.way is Way.DIRECT), None)
+    for transfer in transfers:
+        first = [each.first_byte_ns for each in transfer.rounds]
+        download = [each.download_ns for each in transfer.rounds]
+        median = transfer.median
         yield (
             transfer.way,
-            size(transfer.size_bytes),
-            duration(transfer.median.connected_ns),
-            duration(transfer.median.first_byte_ns),
+            duration(median.connected_ns),
+            duration(median.first_byte_ns),
+            _range(first),
             _beside(transfer.first_byte_ratio),
-            duration(transfer.median.download_ns),
+            f"{direct.first_byte_ns / median.first_byte_ns:.2f}x" if direct else "",
+            duration(median.download_ns),
+            _range(download),
             _beside(transfer.download_ratio),
-            _gain(direct.get(transfer.size_bytes), transfer),
+            f"{direct.download_ns / median.download_ns:.2f}x" if direct else "",
         )
+
+
+def _range(moments: Sequence[int]) -> str:
+    return f"{duration(min(moments))} to {duration(max(moments))}" if len(moments) > 1 else ""
 
 
 def _beside(ratio: float | None) -> str:
     return "" if ratio is None else f"{ratio:.3f}"
-
-
-def _gain(direct: Moments | None, transfer: Transfer) -> str:
-    return f"{direct.download_ns / transfer.median.download_ns:.2f}x" if direct else ""

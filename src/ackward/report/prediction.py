@@ -90,7 +90,7 @@ def _alternatives(prediction: AckPrediction) -> Table:
         table.add_row(
             f"{each.name} ({each.end})",
             units.duration(each.p50_ns),
-            units.duration(each.saves_ns),
+            units.duration(each.saves_ns) if each.saves_ns else "nothing",
             units.count(each.spurious_probes),
             units.count(each.timeouts),
             each.setting,

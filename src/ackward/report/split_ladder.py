@@ -7,6 +7,7 @@ Colour is never the only sign: data is thick, ACKs are dashed, and each message 
 
 from __future__ import annotations
 
+import textwrap
 from itertools import accumulate
 from xml.etree import ElementTree as ET
 
@@ -20,10 +21,10 @@ LEAST_APART = 22.0
 _SPAN = 190.0  # from the client's line to the server's
 _GUTTER = 162.0  # for the moments, left of the client
 _MARGIN = 26.0
-_ROW = 3  # panels side by side
 _HEAD, _FOOT = 64.0, 34.0
 _DEPTH = 400.0  # of the slowest variant
 _LINE = 15.0
+_TITLE, _LETTER = 18.0, 8.2  # of the title: a line, and a letter's mean width
 
 _HANDSHAKE, _REQUEST, _DATA, _ACK = "handshake", "request", "data", "ack"
 _CLASS: dict[HopKind, str] = {
@@ -49,22 +50,24 @@ text {{ fill: var(--muted); font-variant-numeric: tabular-nums; }}
 """
 
 
-def draw(prediction: SplitPrediction) -> str:
-    """The whole file. Pure: the same prediction gives the same text."""
-    return _Drawing(prediction).svg()
+def draw(prediction: SplitPrediction, *, panels: int = 3) -> str:
+    """The whole file, ``panels`` side by side. Pure: the same prediction gives the same text."""
+    return _Drawing(prediction, panels).svg()
 
 
 class _Drawing:
     """One SVG under construction."""
 
-    def __init__(self, prediction: SplitPrediction) -> None:
+    def __init__(self, prediction: SplitPrediction, panels: int) -> None:
         self.prediction = prediction
+        self.panels = panels
         legs = [leg.rtt_ns for leg in prediction.input.legs]
         self.x = list(
             accumulate((max(LEAST_APART, _SPAN * leg / sum(legs)) for leg in legs), initial=_GUTTER)
         )
         self.latest = max(ladder.download_ns for ladder in prediction.ladders)
         self.wide = self.x[-1] + 2 * _MARGIN
+        self.whole = panels * self.wide
         self.root = ET.Element("svg", {"xmlns": "http://www.w3.org/2000/svg", "role": "img"})
 
     def svg(self) -> str:
@@ -76,16 +79,17 @@ class _Drawing:
         )
         ET.SubElement(self.root, "title").text = title
         ET.SubElement(self.root, "style").text = _STYLE
-        self._text(self.root, _MARGIN, 24, title, "name")
-        top = 40.0
+        top = 24.0
+        for line in textwrap.wrap(title, round((self.whole - 2 * _MARGIN) / _LETTER)):
+            self._text(self.root, _MARGIN, top, line, "name")
+            top += _TITLE
         ladders = self.prediction.ladders
-        for row in (ladders[first : first + _ROW] for first in range(0, len(ladders), _ROW)):
+        for row in (ladders[first : first + self.panels] for first in range(0, len(ladders), self.panels)):
             for column, ladder in enumerate(row):
                 position = f"translate({column * self.wide:.1f} {top:.1f})"
                 self._panel(self._add(self.root, "g", transform=position), ladder)
             top += _HEAD + self._down(max(ladder.download_ns for ladder in row)) + _FOOT
-        self._legend(top)
-        width, height = _ROW * self.wide, top + _LINE
+        width, height = self.whole, self._legend(top) + _LINE
         self.root.attrib |= {"viewBox": f"0 0 {width:.0f} {height:.0f}", "width": f"{width:.0f}"}
         return ET.tostring(self.root, encoding="unicode") + "\n"
 
@@ -134,7 +138,8 @@ class _Drawing:
             self._line(group, (self.x[0] - 11, middle), (self.x[0] - 3, label.wanted), "leader")
             self._add(group, "circle", cx=f"{self.x[0]:.1f}", cy=f"{label.wanted:.1f}", r="2.6", class_="dot")
 
-    def _legend(self, y: float) -> None:
+    def _legend(self, y: float) -> float:
+        """Below each other where they do not fit beside each other; gives the last line's place."""
         x = _MARGIN
         for class_, words in (
             (_HANDSHAKE, "handshake, or a SYN as payload"),
@@ -142,9 +147,13 @@ class _Drawing:
             (_DATA, "a flight of data"),
             (_ACK, "ACK"),
         ):
+            wide = 60 + 6.2 * len(words)
+            if x > _MARGIN and x + wide > self.whole:
+                x, y = _MARGIN, y + _LINE
             self._line(self.root, (x, y - 4), (x + 26, y - 4), f"hop {class_}")
             self._text(self.root, x + 32, y, words, "end")
-            x += 60 + 6.2 * len(words)
+            x += wide
+        return y
 
     def _down(self, ns: int) -> float:
         return _DEPTH * ns / self.latest

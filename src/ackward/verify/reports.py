@@ -30,7 +30,7 @@ def sample(report: Report) -> NDArray[np.int64]:
 
 
 def changes(before: Report, after: Report) -> list[CauseChange]:
-    """What each cause took on either side, the largest change of time an exchange first."""
+    """What each cause took on either side, the largest change first, of equal ones the dearest cause."""
     found = []
     for cause in Cause:
         sides = [(_ns(report, cause), report) for report in (before, after)]
@@ -41,7 +41,11 @@ def changes(before: Report, after: Report) -> list[CauseChange]:
         found.append(
             CauseChange(cause=cause, before_share=first, after_share=second, before_ns=third, after_ns=fourth)
         )
-    return sorted(found, key=lambda change: -abs(change.after_ns - change.before_ns))
+    return sorted(found, key=_by_size)
+
+
+def _by_size(change: CauseChange) -> tuple[float, float]:
+    return -abs(change.after_ns - change.before_ns), -max(change.before_ns, change.after_ns)
 
 
 def _ns(report: Report, cause: Cause) -> int:

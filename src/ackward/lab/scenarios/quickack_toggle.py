@@ -59,4 +59,6 @@ EXPERIMENT = Experiment(
         "family": "say 4 or 6",
         "port": "give a port from 1 to 65534",
     },
+    needs="tcpdump, iptables and NFQUEUE",
+    takes="about 10 seconds",
 )
