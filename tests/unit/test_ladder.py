@@ -39,6 +39,7 @@ def ladders(draw: st.DrawFn) -> Ladder:
             bytes=draw(st.integers(0, 2**16)),
             flags=draw(st.sampled_from(["", "ACK", "PSH ACK"])),
             note=draw(TEXTS),
+            left_out=draw(st.sampled_from([0, 0, 1, 12_345])),
         )
         for moment in at
     ]

@@ -45,6 +45,16 @@ def draw(timeline: Timeline, parts: Parts, exchange: int, cause: Cause) -> Ladde
 
 
 @dataclass(frozen=True)
+class _Stretch:
+    """Bytes of one sending that shared their fate, counted from its first; ``arrives`` is None if that was not seen."""
+
+    first: int
+    last: int
+    arrives: int | None
+    lost: bool = False
+
+
+@dataclass(frozen=True)
 class _Drawing:
     """The steps of one exchange under construction; rows are those of the timeline."""
 
@@ -82,7 +92,7 @@ class _Drawing:
         return np.arange(first, last)
 
     @cached_property
-    def _lane(self) -> dict[tuple[Kind, bool], tuple[Ints, Ints, Ints]]:
+    def lanes(self) -> dict[tuple[Kind, bool], tuple[Ints, Ints, Ints]]:
         """The flow's rows by kind and ``to_server``, with where their bytes begin and end."""
         line = self.timeline
         kind, ways = line.segments["kind"][self.flow], line.segments["to_server"][self.flow]
@@ -131,7 +141,7 @@ class _Drawing:
             return paired
         received = line.segments["kind"][rows] == Kind.RECEIVED
         for way in (True, False):
-            sent, seq, end = self._lane[Kind.SENT, way]
+            sent, seq, end = self.lanes[Kind.SENT, way]
             mine = np.flatnonzero(received & (line.segments["to_server"][rows] == way))
             if not len(sent):
                 continue
@@ -160,66 +170,62 @@ class _Drawing:
             note = "delayed-ACK timer fired, an ACK was pending"
             yield LadderStep(at_ns=at, sender=here, kind="ack-timer", note=note)
             return
-        stretches = (
-            self._stretches(row) if kind == Kind.SENT else [(0, int(segment["bytes"]), at + self.half)]
-        )
-        for first, last, arrives in stretches:
-            estimated = kind == Kind.RECEIVED or (arrives is None and not self._is_lost(row))
+        sent = kind == Kind.SENT
+        for stretch in self._stretches(row) if sent else [_Stretch(0, int(segment["bytes"]), at + self.half)]:
+            unseen = stretch.arrives is None and not stretch.lost
             yield LadderStep(
                 at_ns=at,
-                arrives_ns=at + self.half if estimated else arrives,
+                arrives_ns=at + self.half if unseen else stretch.arrives,
                 sender=End.CLIENT if to_server else End.SERVER,
-                estimated=estimated,
-                seq=seq + first,
-                bytes=last - first,
+                estimated=unseen or not sent,
+                seq=seq + stretch.first,
+                bytes=stretch.last - stretch.first,
                 ack=int(line.ack64[row]) - self.base[not to_server] if segment["tcp_flags"] & Flag.ACK else 0,
                 flags=_flags(segment["tcp_flags"]),
             )
 
-    def _is_lost(self, row: int) -> bool:
-        """Whether the other end would have seen a sending that it did not see."""
+    def _stretches(self, row: int) -> list[_Stretch]:
+        """What became of the bytes of a sending."""
+        line = self.timeline
+        first, last = int(line.seq64[row]), int(line.end64[row])
+        sent, came = (self._alike(row, kind) for kind in _SEGMENTS)
+        edges = [numbers[at] for numbers in (line.seq64, line.end64) for at in (sent, came)]
+        cuts = np.unique(np.clip(np.concatenate(edges), first, last)).tolist()
+        found: list[_Stretch] = []
+        for low, high in pairwise(cuts if last > first else (first, first)):
+            carried, arrived = (
+                at[(line.seq64[at] <= low) & (line.end64[at] >= high)].tolist() for at in (sent, came)
+            )
+            pairs = _arrivals(carried, arrived)
+            arrives = int(line.time[pairs[row]]) - self.start if row in pairs else None
+            # An arrival without a sending may be this one's, where the two clocks disagree.
+            lost = arrives is None and len(pairs) == len(arrived) and self._was_watched(row)
+            before = found[-1] if found else None
+            if before and (before.arrives is None, before.lost) == (arrives is None, lost):
+                latest = None if arrives is None else max(arrives, before.arrives or arrives)
+                found[-1] = _Stretch(before.first, high - first, latest, lost)
+            else:
+                found.append(_Stretch(low - first, high - first, arrives, lost))
+        return found
+
+    def _was_watched(self, row: int) -> bool:
+        """Whether the other end was watched when this sending should have arrived."""
         segment = self.timeline.segments[row]
         there = Vantage.SERVER if segment["vantage"] == Vantage.CLIENT else Vantage.CLIENT
         since, until = self.watched.get(there, (0, -1))
         return since <= int(segment["time_ns"]) + self.half <= until
 
-    def _stretches(self, row: int) -> list[tuple[int, int, int | None]]:
-        """A sending by what became of its bytes: from, to (counted from its first), and when these had arrived."""
-        line = self.timeline
-        first, last = int(line.seq64[row]), int(line.end64[row])
-        sent, came = (self._alike(row, kind) for kind in _SEGMENTS)
-        edges = np.concatenate(
-            [[first, last], *(numbers[at] for numbers in (line.seq64, line.end64) for at in (sent, came))]
-        )
-        cuts = np.unique(np.clip(edges, first, last)).tolist() if last > first else [first, first]
-        found: list[tuple[int, int, int | None]] = []
-        for low, high in pairwise(cuts):
-            carried, arrived = (
-                at[(line.seq64[at] <= low) & (line.end64[at] >= high)].tolist() for at in (sent, came)
-            )
-            there = _arrivals(carried, arrived).get(row)
-            arrives = None if there is None else int(line.time[there]) - self.start
-            if found and (found[-1][2] is None) == (arrives is None):
-                begin, _, before = found.pop()
-                found.append(
-                    (begin, high - first, None if arrives is None else max(arrives, before or arrives))
-                )
-            else:
-                found.append((low - first, high - first, arrives))
-        return found
-
     def _alike(self, row: int, kind: Kind) -> Ints:
         """Rows of ``kind`` that share bytes with this sending, or are the same where it has none."""
         line, segments = self.timeline, self.timeline.segments
-        rows, seq, end = self._lane[kind, bool(segments["to_server"][row])]
+        rows, seq, end = self.lanes[kind, bool(segments["to_server"][row])]
         first, last = line.seq64[row], line.end64[row]
-        if last > first:
-            rows = rows[(seq < last) & (end > first)]
-            return rows[line.ack64[rows] == line.ack64[row]]
-        rows = rows[(seq == first) & (end == first)]
-        alike: Bools = line.ack64[rows] == line.ack64[row]
-        alike &= segments["tcp_flags"][rows] & _TURNS == segments["tcp_flags"][row] & _TURNS
-        return rows[alike]
+        shared = (seq < last) & (end > first) if last > first else (seq == first) & (end == first)
+        alike: Ints = rows[shared]
+        alike = alike[line.ack64[alike] == line.ack64[row]]
+        if last == first:
+            alike = alike[segments["tcp_flags"][alike] & _TURNS == segments["tcp_flags"][row] & _TURNS]
+        return alike
 
 
 def _arrivals(sent: list[int], came: list[int]) -> dict[int, int]:

@@ -84,6 +84,9 @@ class LadderStep(Model):
     bytes: int = 0
     flags: str = ""
     note: str = ""
+    left_out: int = Field(
+        default=0, ge=0, description="segments of the exchange before this step, not listed"
+    )
 
 
 class Stall(Model):

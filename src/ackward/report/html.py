@@ -78,6 +78,7 @@ def _card(finding: Finding, number: int) -> dict[str, object]:
         }
         for end in End
     ]
+    steps = finding.ladder.steps if finding.ladder else []
     drawing = ""
     drawn = number <= DRAWN_FINDINGS
     if finding.ladder is not None and drawn:
@@ -88,6 +89,8 @@ def _card(finding: Finding, number: int) -> dict[str, object]:
         "finding": finding,
         "ends": ends,
         "ladder": Markup(drawing),  # noqa: S704 - built as a tree, escaped by its serialiser
+        "lost": any(step.kind == "segment" and step.arrives_ns is None for step in steps),
+        "left_out": sum(step.left_out for step in steps),
     } | _plot(finding if drawn else None)
 
 
@@ -114,7 +117,11 @@ def environment() -> Environment:
     )
     environment.globals.update(summary=summary, units=units)
     environment.filters.update(
-        duration=units.duration, count=units.count, exact=units.nanoseconds, prose=names.prose
+        duration=units.duration,
+        count=units.count,
+        exact=units.nanoseconds,
+        prose=names.prose,
+        unbroken=_unbroken,
     )
     return environment
 
@@ -122,6 +129,13 @@ def environment() -> Environment:
 def _shown(value: object) -> object:
     """What an expression in a template writes: our own markup as it is, all other text made visible."""
     return names.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _unbroken(text: str) -> Markup:
+    """Each word with a hyphen, such as a cause, in one piece: a browser would break the line behind the hyphen."""
+    word = Markup('<span class="word">{}</span>')
+    words = names.visible(text).split(" ")
+    return Markup(" ").join(word.format(each) if "-" in each else each for each in words)
 
 
 def source(name: str) -> str:

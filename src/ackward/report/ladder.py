@@ -7,6 +7,7 @@ Laws, each held by a property test:
   interval lower than ``LEAST`` is drawn ``LEAST`` high, so that order can be seen; and one higher than
   ``QUIET`` grows only with its logarithm (``DECADE`` for each factor of ten): a break in both lines marks it
   and carries its duration.
+- Where segments are left out between two steps, a dotted line across says so and a label how many.
 - Labels of one column never overlap, keep the order of their moments and lie as near to them as that allows.
 """
 
@@ -42,7 +43,7 @@ _BOTTOM = 16.0
 _LINE = 15.0
 _GAP = 12.0  # from a life line to the label beside it
 _LABEL_LETTERS = 21  # of 12 px text in a gutter
-_INNER_LETTERS = 14  # of 12 px text in half of the space between the lines
+_INNER_LETTERS = 15  # of 12 px text in half of the space between the lines
 
 _X = {End.CLIENT: _GUTTER, End.SERVER: _GUTTER + _BETWEEN}
 _WHAT = {"write-held": "write held", "ack-timer": "ACK timer", "read": "read"}
@@ -178,8 +179,9 @@ class _Drawing:
         self._stalls_and_breaks()
         for step in self.ladder.steps:
             self._mark(step)
+        gaps = self._gaps(below)
         for end in End:
-            self._labels(end)
+            self._labels(end, gaps[end])
         self._life_lines(below)
         height = self.bottom + _BOTTOM
         self.root.set("viewBox", f"0 0 {_WIDTH:g} {height:.0f}")
@@ -281,11 +283,23 @@ class _Drawing:
         self._add("path", group, d=f"M{lost_x - 5:.1f} {lost_y - 5:.1f}l10 10m0 -10l-10 10", class_="lost")
         self.bottom = max(self.bottom, lost_y + 6)
 
-    def _labels(self, end: End) -> None:
+    def _gaps(self, below: ET.Element) -> dict[End, list[Label]]:
+        """Mark where segments are left out; the labels, by the end that sent what follows."""
+        labels: dict[End, list[Label]] = {end: [] for end in End}
+        for before, step in pairwise([None, *self.ladder.steps]):
+            if step is None or not step.left_out:
+                continue
+            y = self._middle(before.at_ns if before else step.at_ns, step.at_ns)
+            self._add("line", below, x1=_X[End.CLIENT], x2=_X[End.SERVER], y1=y, y2=y, class_="gap")
+            words = f"{units.plural(step.left_out, 'segment')} left out"
+            labels[step.sender].append(Label(tuple(_wrapped(words, _LABEL_LETTERS)), y))
+        return labels
+
+    def _labels(self, end: End, gaps: Sequence[Label]) -> None:
         outward = -1 if end is End.CLIENT else 1
         x = _X[end]
-        spans = []
-        labels = []
+        spans = [(gap.wanted, gap.wanted) for gap in gaps]
+        labels = list(gaps)
         for run in self._runs([step for step in self.ladder.steps if step.sender is end]):
             spans.append((self._y(run[0].at_ns), self._y(run[-1].at_ns)))
             labels.append(Label(_words(run), sum(spans[-1]) / 2))
@@ -332,6 +346,7 @@ def _continues(before: LadderStep, step: LadderStep) -> bool:
         or before.note
         or step.note
         or before.flags != step.flags
+        or step.left_out
     ):
         return False
     return before.seq + before.bytes == step.seq and (before.bytes > 0) == (step.bytes > 0)

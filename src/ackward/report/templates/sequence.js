@@ -285,6 +285,7 @@ class SequencePlot {
     this.svg.replaceChildren(path, ...this.axes(), this.area);
     this.stalls();
     for (const layer of DRAWN) if (!this.off.has(layer)) this.layer(layer);
+    this.area.append(...this.area.querySelectorAll(".stalled")); // a name over the bars can be read
     for (const button of this.layers) button.ariaPressed = !this.off.has(button.dataset.layer);
     for (const name of ["x", "y"]) this.svg.dataset[name] = this.view[name].join(" ");
     this.choose(this.chosen);
