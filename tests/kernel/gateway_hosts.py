@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -22,6 +23,7 @@ from ackward.gateway import control
 from ackward.gateway.initiator import Initiator
 from ackward.gateway.keys import make_key
 from ackward.kernel.namespaces import Namespace, call_inside, command_inside, temporary
+from ackward.lab.topology import run_on
 
 ENTRY, EXIT, SERVER = 7000, 7001, 7002
 
@@ -221,3 +223,23 @@ with Server(("127.0.0.1", {SERVER}), Echo) as server:
     print("ready", flush=True)
     server.serve_forever()
 """
+
+
+#: Where nobody answers, and nobody says that there is nobody.
+SILENT = ("10.99.0.2", "10.99.0.3")
+
+
+def add_silent_network(made: Gateways) -> None:
+    run_on(made.host, "ip", "link", "add", "quiet", "type", "veth", "peer", "name", "deaf")
+    run_on(made.host, "ip", "addr", "add", "10.99.0.1/24", "dev", "quiet")
+    for device in ("quiet", "deaf"):
+        run_on(made.host, "ip", "link", "set", device, "up")
+    for address in SILENT:
+        run_on(made.host, "ip", "neigh", "add", address, "lladdr", "02:00:00:00:00:99", "dev", "quiet")
+
+
+def widened(made: Gateways) -> set[str]:
+    """Hosts whose routes have an initial window."""
+    argv = command_inside(made.host, ["ip", "-4", "route", "show"])
+    shown = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    return set(re.findall(r"^(\S+) .*initcwnd 50\b", shown, re.MULTILINE))

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import subprocess
 
 import pytest
-from tests.kernel.gateway_hosts import ECHO, ENTRY, EXIT, SERVER, Gateways, end, exchange, gateways
+from tests.kernel.gateway_hosts import (
+    ECHO,
+    ENTRY,
+    EXIT,
+    SERVER,
+    SILENT,
+    add_silent_network,
+    end,
+    exchange,
+    gateways,
+    widened,
+)
 from tests.kernel.lab_hosts import ACKWARD, ackward, python
 from tests.polling import eventually
 
 from ackward.kernel.namespaces import command_inside
-from ackward.lab.topology import run_on
-
-#: Where nobody answers, and nobody says that there is nobody.
-SILENT = ("10.99.0.2", "10.99.0.3")
-
-
-def add_silent_network(made: Gateways) -> None:
-    run_on(made.host, "ip", "link", "add", "quiet", "type", "veth", "peer", "name", "deaf")
-    run_on(made.host, "ip", "addr", "add", "10.99.0.1/24", "dev", "quiet")
-    for device in ("quiet", "deaf"):
-        run_on(made.host, "ip", "link", "set", device, "up")
-    for address in SILENT:
-        run_on(made.host, "ip", "neigh", "add", address, "lladdr", "02:00:00:00:00:99", "dev", "quiet")
 
 
 @pytest.mark.parametrize("flags", [[], ["--no-early"], ["--faithful"]], ids=["early", "no-early", "faithful"])
@@ -74,6 +71,20 @@ def test_a_flag_beside_a_configuration_is_refused_not_ignored(tmp_path, flags: l
     assert ackward("gateway", "run", "--check", "--config", str(config)).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--listen", "127.0.0.1:1"], "--listen needs --target"),
+        (["--target", "127.0.0.1:1"], "--target needs --listen"),
+        (["--listen", "127.0.0.1:1", "--target", "127.0.0.1:2", "--json"], "--json is for --check"),
+    ],
+)
+def test_flags_that_need_another_are_refused(flags: list[str], said: str):
+    done = ackward("gateway", "run", *flags)
+    assert done.returncode == 2
+    assert said in done.stdout + done.stderr
+
+
 def test_where_only_the_step_window_lacks_a_capability_it_is_named():
     with gateways() as made:
         made.write("exit", steps="early = false").write_text(
@@ -112,13 +123,6 @@ def test_a_leg_from_elsewhere_is_refused_before_the_handshake():
         assert made.counter("exit", "legs_accepted") == 0
         [told] = eventually(lambda: [line for line in made.log("exit") if "turned away" in line])
         assert "not in exit.networks" in told
-
-
-def widened(made: Gateways) -> set[str]:
-    """Hosts whose routes have an initial window."""
-    argv = command_inside(made.host, ["ip", "-4", "route", "show"])
-    shown = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-    return set(re.findall(r"^(\S+) .*initcwnd 50\b", shown, re.MULTILINE))
 
 
 def test_the_step_window_follows_a_peer_whose_address_changes():

@@ -161,7 +161,7 @@ def test_a_reset_becomes_a_reset(host: Namespace, chain, who: str):
             with pytest.raises(ConnectionResetError):
                 client.recv(100)
             client.close()
-    assert set(gateways.ends()) == {f"reset by {who}"}
+    assert set(gateways.ends()) == {f"reset-by-{who}"}
 
 
 def test_a_refused_server_is_a_reset_and_is_told_as_refused(host: Namespace, chain):
@@ -193,7 +193,7 @@ def test_an_exit_that_does_not_answer_is_given_up_after_the_connect_limit(host: 
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
             record = entry.record()
-        assert (record["end"], record["connect_seconds"]) == ("connect timeout", None)
+        assert (record["end"], record["connect_seconds"]) == ("connect-timeout", None)
 
 
 @contextmanager

@@ -15,11 +15,23 @@ SETTINGS = {"ways": ",".join(WAYS), "losses": "0", "competing": "off", "size": 2
 
 
 @pytest.fixture(scope="module")
-def report():
+def done():
     settings = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
     done = ackward("lab", "run", "ocean", *settings, "--json")
     assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def report(done):
     return OceanReport.model_validate(json.loads(done.stdout))
+
+
+def test_it_counts_its_transfers_and_says_beforehand_how_long_they_take(done):
+    told = [line.strip() for line in done.stderr.splitlines()]
+    assert "12 transfers, about 1 minute" in told
+    counted = [line.split(":")[0] for line in told if " of 12: " in line]
+    assert counted == [f"{number} of 12" for number in range(1, 13)]
 
 
 def test_every_first_byte_and_download_comes_when_predicted(report):
@@ -43,10 +55,10 @@ def test_the_gain_is_the_talks(report):
 
 def test_the_page_and_the_table_name_every_way(report):
     page = ocean_page.render(report)
-    rows = list(ocean_table.rows(report.crossings[0]))
+    for _, transfers in ocean_table.by_size(report.crossings[0]):
+        assert [row[0] for row in ocean_table.rows(transfers)] == list(WAYS)
     for way in WAYS:
         assert f">{way}<" in page
-        assert [row for row in rows if row[0] == way]
 
 
 @pytest.mark.parametrize(

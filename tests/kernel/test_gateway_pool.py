@@ -134,7 +134,7 @@ def test_a_wrong_key_makes_no_leg_and_is_told_at_both_ends(host: Namespace, tmp_
             assert "nobody is known by the key" in exit_.failures[0]["failed"]
             with pytest.raises(ConnectionResetError):
                 ask(host, ("127.0.0.1", port), b"anybody?")
-            assert near.record()["end"] == "leg lost"
+            assert near.record()["end"] == "leg-lost"
         assert exit_.counters["legs_ready"] == 0
 
 

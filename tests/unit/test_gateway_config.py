@@ -144,6 +144,46 @@ def test_a_wrong_field_is_named_with_its_path(text, said):
     assert "/etc/ackward/gateway.toml" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (ENTRY + "[buffers]\nnear = '2 MB'", "buffers.near: a whole number of bytes is due (given: '2 MB')"),
+        (ENTRY + "mss = 40", "peer.blr.mss: a number of bytes of at least 88 is due (given: 40)"),
+        (ENTRY + "[limits]\ndrain = -1", "limits.drain: a number of seconds above 0.0 is due (given: -1)"),
+        (ENTRY + "[steps]\nearly = 1", "steps.early: true or false is due (given: 1)"),
+        (ENTRY.replace('["blr.key"]', '"blr.key"'), 'peer.blr.keys: a list, such as ["one", "two"], is due'),
+        (ENTRY.replace('keys = ["blr.key"]', ""), "peer.blr.keys: this field is needed"),
+        (
+            ENTRY.replace("via", 'answer = "fast"\nvia'),
+            "answer: 'optimistic' or 'faithful' is due (given: 'fast')",
+        ),
+        (
+            '[[listen]]\ntransparent = "10.0.0.1/8"\ninterface = "eth0"',
+            "listen.0.transparent: a network such as 10.1.0.0/16, without host bits, is due (given: '10.0.0.1/8')",
+        ),
+        (ENTRY + "pool = 3", "peer.blr.pool: a table is due"),
+        ("nam = 1\n" + ENTRY, "nam: there is no such field; did you mean name? (given: 1)"),
+        (ENTRY.replace("target", "tragte"), "listen.0.tragte: there is no such field; did you mean target?"),
+        (ENTRY + "pool = { leest = 3 }", "peer.blr.pool.leest: there is no such field; did you mean least?"),
+    ],
+)
+def test_what_is_due_is_said_in_words_of_the_field(text, said):
+    with pytest.raises(UsageError) as caught:
+        checked(text)
+    assert said in caught.value.missing
+    assert "Input should" not in caught.value.missing
+
+
+def test_each_wrong_field_has_a_line():
+    with pytest.raises(UsageError) as caught:
+        checked("workers = 0\nnam = 1\n" + ENTRY)
+    assert caught.value.missing.splitlines() == [
+        "/etc/ackward/gateway.toml:",
+        "  workers: a number of at least 1 is due (given: 0)",
+        "  nam: there is no such field; did you mean name? (given: 1)",
+    ]
+
+
 def test_all_wrong_fields_are_named_at_once():
     with pytest.raises(UsageError) as caught:
         checked("workers = 0\nname = ''\n" + ENTRY.replace('"0.0.0.0:443"', '"443"'))
@@ -261,7 +301,17 @@ def test_new_keys_are_taken_and_what_else_changed_is_named():
     "text", [ENTRY.replace("blr", "fra"), ENTRY + "mptcp = true", ENTRY + '[peer.x]\nkeys = ["x"]']
 )
 def test_another_peer_needs_a_restart(text):
-    assert "peer" in with_new_keys(checked(ENTRY), checked(text))[1]
+    assert any(path.startswith("peer.") for path in with_new_keys(checked(ENTRY), checked(text))[1])
+
+
+def test_what_needs_a_restart_is_named_whole():
+    old = ENTRY + listening("10.0.0.1:80") + "[limits]\ndrain = 5"
+    new = ENTRY + 'allow = ["10.0.0.0/8:443"]\n' + listening("10.0.0.1:81") + "[limits]\ndrain = 6\n[exit]\n"
+    new += "address = '0.0.0.0:1'\nnetworks = ['10.0.0.0/8']"
+    _, others = with_new_keys(checked(old), checked(new))
+    assert others == ["listen.1.address", "exit", "peer.blr.allow", "limits.drain"]
+    _, others = with_new_keys(checked(ENTRY), checked(ENTRY + listening("10.0.0.1:80")))
+    assert others == ["listen"]
 
 
 # Keys
@@ -276,6 +326,15 @@ def test_a_key_is_made_once_and_read_back(tmp_path):
     with pytest.raises(UsageError, match="File exists"):
         make_key(path)
     assert read_key(path) == made
+
+
+def test_a_missing_key_may_be_the_other_gateways(tmp_path):
+    with pytest.raises(UsageError) as caught:
+        read_key(tmp_path / "k")
+    assert (
+        caught.value.next_step
+        == f"make one with `ackward gateway key {tmp_path}/k`, or copy the other gateway's"
+    )
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o610])

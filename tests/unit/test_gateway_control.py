@@ -95,6 +95,28 @@ def test_a_second_gateway_of_the_name_is_refused_and_a_dead_ones_socket_taken_ov
         control.ask(None, "status")
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            {"draining": {"since": 1.0, "left": 58.6}, "connections": 1},
+            r"drains, with 1 connection open\. .* wait until it has ended \(58\.6 s at the latest\), or give this one",
+        ),
+        ({"draining": None, "connections": 1}, "runs already"),
+        ({"error": "nothing is known of 'drains'"}, "runs already"),
+    ],
+)
+def test_of_a_gateway_that_drains_already_it_is_said(served, said, told):
+    made = served(answer=lambda what: said if what == "drains" else {})
+    with ThreadPoolExecutor(1) as pool:
+        started = pool.submit(control.Control, "one", lambda _: {})
+        while not started.done():
+            select.select([made.socket], [], [], 0.05)
+            made.serve()
+    with pytest.raises(UsageError, match=told):
+        started.result()
+
+
 def test_nobody_answers(served):
     made = served()
     made.close()

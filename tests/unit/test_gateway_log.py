@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import replace
 from ipaddress import ip_address
@@ -9,11 +10,12 @@ from ipaddress import ip_address
 import pytest
 
 from ackward.gateway.allow import AllowList, read_rule
+from ackward.gateway.counters import Counters
 from ackward.gateway.journal import MOST_COMPLAINTS, Journal, Once, WorkerHooks, connection_line, stuck_line
 from ackward.gateway.protocol import LegFailed
 from ackward.gateway.protocol_messages import Open, Reason
 from ackward.gateway.service import Log
-from ackward.gateway.settings import ConnectionRecord, End, LegFailure, StuckRecord
+from ackward.gateway.settings import ConnectionRecord, End, LegFailure, Retirement, StuckRecord
 from ackward.gateway.unacknowledged import Unacknowledged
 
 RECORD = ConnectionRecord(
@@ -40,6 +42,13 @@ def test_a_connection_is_one_line_of_keys_and_values():
     }  # fmt: skip
 
 
+def test_an_end_has_one_spelling():
+    assert connection_line(replace(RECORD, end=End.LEG_LOST)).endswith("end=leg-lost")
+    counted = [name for name in Counters(1).as_dict() if name.startswith("ended_")]
+    assert counted == [f"ended_{end.value.replace('-', '_')}" for end in End]
+    assert not any(" " in end for end in End)
+
+
 @pytest.fixture
 def journal():
     made = Journal()
@@ -49,6 +58,33 @@ def journal():
 
 def failure(peer, words, address=("198.51.100.1", 1)):
     return LegFailure(peer, address, LegFailed(words, Reason.BAD_PROOF))
+
+
+@pytest.mark.parametrize(
+    ("peer", "error", "line"),
+    [
+        (
+            "",
+            LegFailed("unknown", Reason.UNKNOWN_KEY),
+            "leg with=a-stranger at=[::1]:9 failed=unknown-key: unknown",
+        ),
+        (
+            "blr",
+            OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED)),
+            "leg with=blr at=[::1]:9 failed=network: Connection refused",
+        ),
+        (
+            "blr",
+            OSError("the peer closed the leg"),
+            "leg with=blr at=[::1]:9 failed=network: the peer closed the leg",
+        ),
+        ("blr", Retirement("it drains"), "peer blr takes no new connections at=[::1]:9: it drains"),
+        ("blr", None, "peer blr connected again at=[::1]:9"),
+    ],
+)
+def test_what_became_of_a_leg_is_told_with_its_reason(journal, peer, error, line):
+    WorkerHooks(journal, {}).leg_failed(LegFailure(peer, ("::1", 9), error))
+    assert list(journal.read()) == [line]
 
 
 def test_nobody_can_forge_a_line(journal):
@@ -85,6 +121,17 @@ def test_what_was_counted_is_told_when_nobody_complains_any_more(journal):
     assert list(journal.read()) == [f"{first} (6 times more)"]
     hooks.recount()
     assert not list(journal.read())
+
+
+def test_a_peer_that_is_lost_once_more_is_told_of_again(journal):
+    hooks = WorkerHooks(journal, {})
+    for error in (OSError("gone"), OSError("gone"), None, OSError("gone"), None):
+        hooks.leg_failed(LegFailure("blr", ("192.0.2.1", 1), error))
+    lost, again = (
+        "leg with=blr at=192.0.2.1:1 failed=network: gone",
+        "peer blr connected again at=192.0.2.1:1",
+    )
+    assert list(journal.read()) == [lost, f"{lost} (1 times more)", again, lost, again]
 
 
 def test_who_is_turned_away_is_told_once_for_each_reason(journal):

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ackward.cli.output import data, print_json, talk
+from ackward.errors import UsageError
 
 if TYPE_CHECKING:
     from ackward.gateway.config import Gateway
-    from ackward.model.gateway_status import GatewayStatus
 
 app = typer.Typer(
     add_completion=False,
@@ -51,9 +51,11 @@ def run(
         str | None, typer.Option(help="... and its name, for `status` and `drain`; `gateway` by default")
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="only check configuration and keys")] = False,
-    as_json: AsJson = False,
+    as_json: Annotated[bool, typer.Option("--json", help="with --check: print JSON")] = False,
 ) -> None:
-    """Be a gateway until SIGTERM, which lets open connections finish. One log line a connection on stdout.
+    """Be a gateway until SIGTERM, which lets open connections finish; a second one ends at once.
+
+    One log line a connection on stdout.
 
     SIGHUP reads the keys anew, and looks names up. Needs root; --check does not.
     """
@@ -71,6 +73,8 @@ def run(
         gateway = _of_flags(listen, target, name, faithful=faithful, early=not no_early)
     else:
         gateway = load(_alone(config, flags))
+    if as_json and not check:
+        raise _json_is_for_check()
     if check:
         keys = load_keys(gateway)
         if as_json:
@@ -91,8 +95,6 @@ def run(
 def _alone(config: Path, flags: Sequence[str]) -> Path:
     """The configuration, if nothing on the command line asks for something else."""
     if flags:
-        from ackward.errors import UsageError
-
         raise UsageError(
             f"{', '.join(flags)}: for one gateway alone, without --config",
             consequence="nothing was started",
@@ -101,13 +103,27 @@ def _alone(config: Path, flags: Sequence[str]) -> Path:
     return config
 
 
+def _json_is_for_check() -> UsageError:
+    return UsageError(
+        "--json is for --check: the log of a gateway that runs is lines of key=value",
+        consequence="nothing was started",
+        next_step="leave it out; `ackward gateway status --json` tells what the gateway does",
+    )
+
+
 def _of_flags(
     listen: str | None, target: str | None, name: str | None, *, faithful: bool, early: bool
 ) -> Gateway:
-    from ackward.errors import UsageError
     from ackward.gateway.config import check
 
-    if not (listen or target):
+    if bool(listen) != bool(target):
+        one, other = ("--listen", "--target") if listen else ("--target", "--listen")
+        raise UsageError(
+            f"{one} needs {other}",
+            consequence="nothing was started",
+            next_step="`ackward gateway run --listen HOST:PORT --target HOST:PORT`",
+        )
+    if not listen:
         raise UsageError(
             "neither --config nor --listen says what to do",
             consequence="nothing was started",
@@ -122,51 +138,15 @@ def _of_flags(
 def status(name: Name = None, as_json: AsJson = False) -> None:
     """What a running gateway does: connections, legs, pool, how connections ended. Root only."""
     from ackward.gateway.control import ask
+    from ackward.gateway.shown import Beside, lines
     from ackward.model.gateway_status import GatewayStatus
 
     seen = GatewayStatus.model_validate(ask(name, "status"))
     if as_json:
         print_json(seen.to_json())
         return
-    for line in _lines(seen):
+    for line in lines(seen, Beside.model_validate(ask(seen.name, "beside"))):
         data.print(line, markup=False, soft_wrap=True)
-
-
-def _lines(seen: GatewayStatus) -> list[str]:
-    from ackward.model.units import duration
-
-    steps = ", ".join(step for step, on in seen.steps.items() if on) or "none"
-    unjoined = {
-        name
-        for worker in seen.workers
-        for name, pool in worker.pools.items()
-        if pool.connected and not pool.joins
-    }
-    lines = [
-        f"{seen.name}: {seen.state} for {duration(round(seen.seconds * 1e9))}, pid {seen.pid}; steps: {steps}"
-    ]
-    for listener in seen.listeners:
-        via = f" via {listener.peer}" if listener.peer else ""
-        lines.append(
-            f"  listens   {listener.name} -> {listener.destination or 'as asked'}{via}, {listener.answer}"
-        )
-    if seen.exit:
-        lines.append(f"  exit      {seen.exit}")
-    for peer in seen.peers:
-        allowed = ", ".join(peer.allow) or "nothing"
-        joins = ", legs cannot be joined there (several workers)" if peer.name in unjoined else ""
-        lines.append(
-            f"  peer      {peer.name} {peer.address or '(connects to us)'}, may reach {allowed}{joins}"
-        )
-    lines += [f"  notice    {notice}" for notice in seen.notices]
-    lines += [
-        f"  stuck     {one.at[0]} port {one.at[1]}: segments of {one.segment} bytes not acknowledged "
-        f"{one.timeouts} times in a row, for {one.seconds:.0f} s"
-        for worker in seen.workers
-        for one in worker.stuck
-    ]
-    lines += [f"  {count:>12,}  {name.replace('_', ' ')}" for name, count in seen.counters.items() if count]
-    return lines
 
 
 @app.command(epilog="Example: ackward gateway drain")

@@ -10,6 +10,8 @@ import typer
 from ackward.cli.output import data, print_json, talk
 from ackward.cli.pods_on_record import on_record, say
 from ackward.loop import fixing
+from ackward.model.gateways import GatewayScope
+from ackward.remedies.gateway.owner import lives
 from ackward.report.status_table import lines
 
 app = typer.Typer(add_completion=False)
@@ -33,6 +35,13 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="print JSON")] =
         data.print(f"\n{one.receipt.id}:", markup=False)
         for look in one.details:
             data.print(f"  {look.words}", markup=False, soft_wrap=True)
+        scope = one.receipt.scope
+        if isinstance(scope, GatewayScope) and not lives(scope):
+            data.print(
+                f"  the gateway has ended and left this behind: `ackward undo {one.receipt.id}`",
+                markup=False,
+                soft_wrap=True,
+            )
     for persistent in waiting:
         data.print(
             f"\n{persistent.id}:\n  {persistent.unit} applies it at boot", markup=False, soft_wrap=True

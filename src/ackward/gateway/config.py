@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from itertools import combinations, product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -27,6 +27,7 @@ from pydantic import (
 
 from ackward.errors import UsageError
 from ackward.gateway.allow import AllowList, read_ports, read_rule
+from ackward.gateway.complaints import complaints, differences
 from ackward.gateway.keys import Key, read_key
 from ackward.gateway.settings import Settings
 from ackward.gateway.targets import MOST_TARGETS, MOST_WORKERS
@@ -211,7 +212,7 @@ class Gateway(Part):
     @model_validator(mode="after")
     def _fits_together(self) -> Gateway:
         if misfits := list(_misfits(self)):
-            raise ValueError("; ".join(misfits))
+            raise ValueError("\n  ".join(misfits))
         return self
 
 
@@ -316,9 +317,9 @@ def check(given: Mapping[str, object], path: Path) -> Gateway:
     try:
         gateway = Gateway.model_validate(given)
     except ValidationError as error:
-        wrong = "; ".join(_complaint(dict(one)) for one in error.errors())
+        wrong = complaints(error, Gateway)
         raise UsageError(
-            f"{path}: {wrong}",
+            f"{path}: {wrong[0]}" if len(wrong) == 1 else "\n  ".join([f"{path}:", *wrong]),
             consequence="nothing was changed",
             next_step="docs/gateway.md lists every field",
         ) from error
@@ -327,18 +328,6 @@ def check(given: Mapping[str, object], path: Path) -> Gateway:
         for name, peer in gateway.peers.items()
     }
     return gateway.model_copy(update={"peers": peers})
-
-
-def _complaint(error: Mapping[str, Any]) -> str:
-    place = ".".join(map(str, error["loc"]))
-    words = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        words = "there is no such field"
-    given = error.get("input")
-    shown = (
-        f" (given: {given!r})" if isinstance(given, (str, int, float, bool)) and len(repr(given)) < 80 else ""
-    )
-    return f"{place}: {words}{shown}" if place else f"{words}"
 
 
 def load_keys(gateway: Gateway) -> dict[str, tuple[Key, ...]]:
@@ -358,15 +347,10 @@ def load_keys(gateway: Gateway) -> dict[str, tuple[Key, ...]]:
 
 
 def with_new_keys(old: Gateway, new: Gateway) -> tuple[Gateway, list[str]]:
-    """``old`` with the key files of ``new``, and the fields of ``new`` that are something else, too."""
+    """``old`` with the key files of ``new``, and the paths of other fields that ``new`` has otherwise."""
     peers = {
         name: peer.model_copy(update={"keys": new.peers[name].keys}) if name in new.peers else peer
         for name, peer in old.peers.items()
     }
     changed = old.model_copy(update={"peers": peers})
-    others = [
-        field.alias or name
-        for name, field in Gateway.model_fields.items()
-        if getattr(changed, name) != getattr(new, name)
-    ]
-    return changed, others
+    return changed, list(differences(changed, new))

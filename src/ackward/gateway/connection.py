@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -20,6 +20,8 @@ from ackward.gateway.upstream import Attempt
 #: Seconds between two looks at a connection, at most, and connections that are looked at in one go.
 _EVERY: Final = 5.0
 _AT_ONCE: Final = 1000
+#: Seconds within which the legs of a gateway that dies are reset.
+_UNDECIDED: Final = 0.1
 
 
 class Origin(Protocol):
@@ -31,6 +33,10 @@ class Origin(Protocol):
     name: str
     peer: str
     accepts_legs: bool
+
+    @property
+    def far_lost(self) -> bool:
+        """Whether the gateway at its far side was lost right now."""
 
     def joined(self) -> None:
         """The far side is connected; payload may follow. Raises OSError when the near side is gone."""
@@ -71,6 +77,7 @@ class Connections:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
         self._open: set[Connection] = set()
+        self._undecided: dict[int, Callable[[], None]] = {}
         limits = resources.settings.limits
         self._every = min(_EVERY, max(0.05, min(limits.idle, limits.unacknowledged) / 8))
         resources.loop.after(self._every, self._look)
@@ -119,10 +126,26 @@ class Connections:
         else:
             loop.after(self._every, self._look)
 
+    def tell(self, record: ConnectionRecord) -> None:
+        """Count and tell the end of one."""
+        self._resources.counters.end(record.end)
+        self._resources.hooks.ended(record)
+
+    def tell_once_decided(self, record: ConnectionRecord, origin: Origin) -> None:
+        """The same for one whose leg was reset: by the server, or by an exit that died and resets all its legs now."""
+        decide = self._undecided[id(record)] = partial(self._decide, record, origin)
+        self._resources.loop.after(_UNDECIDED, decide)
+
+    def _decide(self, record: ConnectionRecord, origin: Origin) -> None:
+        if self._undecided.pop(id(record), None):
+            self.tell(replace(record, end=End.LEG_LOST) if origin.far_lost else record)
+
     def abort_all(self) -> None:
         """End all of them now."""
         for connection in list(self._open):
             connection.abort(End.STOPPED)
+        for decide in list(self._undecided.values()):
+            decide()
 
 
 class Connection:
@@ -355,18 +378,19 @@ class Connection:
         counters = self._resources.counters
         counters.add(Count.TO_SERVER, to_server)
         counters.add(Count.TO_CLIENT, to_client)
-        counters.end(end)
-        self._resources.hooks.ended(
-            ConnectionRecord(
-                listener=self._origin.name,
-                client=self.client,
-                destination=self.destination,
-                peer=self._origin.peer,
-                early=self._early,
-                to_server=to_server,
-                to_client=to_client,
-                seconds=self.seconds,
-                connect_seconds=None if self._connected is None else self._connected - self._began,
-                end=end,
-            )
+        record = ConnectionRecord(
+            listener=self._origin.name,
+            client=self.client,
+            destination=self.destination,
+            peer=self._origin.peer,
+            early=self._early,
+            to_server=to_server,
+            to_client=to_client,
+            seconds=self.seconds,
+            connect_seconds=None if self._connected is None else self._connected - self._began,
+            end=end,
         )
+        if end is End.SERVER_RESET and self._origin.peer and not self._origin.accepts_legs:
+            self._connections.tell_once_decided(record, self._origin)
+        else:
+            self._connections.tell(record)

@@ -16,8 +16,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ackward.errors import PrivilegeMissing, Unavailable, UnknownName, UsageError
+from ackward.errors import AckwardError, PrivilegeMissing, Unavailable, UnknownName, UsageError
+from ackward.gateway.shown import Beside
 from ackward.kernel import directories
+from ackward.model.units import duration, plural
 
 DIRECTORY = Path("/run/ackward/gateway")
 _LONGEST = 4096
@@ -130,6 +132,14 @@ class Control:
             return
         if not _lives(self._path):
             return
+        drains = _draining(name)
+        if drains is not None and drains.draining is not None:
+            ends = f" ({duration(round(drains.draining.left * 1e9))} at the latest)"
+            raise UsageError(
+                f"a gateway named {name!r} drains, with {plural(drains.connections, 'connection')} open",
+                consequence="nothing was started",
+                next_step=f"wait until it has ended{ends}, or give this one another `name`: it can run beside",
+            )
         raise UsageError(
             f"a gateway named {name!r} runs already",
             consequence="nothing was started",
@@ -172,11 +182,19 @@ class Control:
         directories.leave(DIRECTORY, DIRECTORY.parent)
 
 
-def ask(name: str | None, what: str) -> dict[str, Any]:
+def _draining(name: str) -> Beside | None:
+    """What a gateway of this name says of its drain; None: it says nothing."""
+    try:
+        return Beside.model_validate(ask(name, "drains", patience=_PATIENCE))
+    except (AckwardError, ValueError):
+        return None
+
+
+def ask(name: str | None, what: str, *, patience: float = _ANSWER_PATIENCE) -> dict[str, Any]:
     """Ask a running gateway; ``name`` None: the only one there is. Raises an :class:`~ackward.errors.AckwardError`."""
     name = name or _only()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(_ANSWER_PATIENCE)
+        connection.settimeout(patience)
         try:
             connection.connect(str(path_of(name)))
             connection.sendall(json.dumps({"do": what}).encode() + b"\n")

@@ -102,4 +102,4 @@ class Counters:
     def as_dict(self) -> dict[str, int]:
         """All sums by name, lower case; ends as ``ended_<how>``."""
         totals = {count.name.lower(): self.total(count) for count in Count if count != Count.FIRST_END}
-        return totals | {f"ended_{end.name.lower()}": self.ended(end) for end in End}
+        return totals | {f"ended_{end.replace('-', '_')}": self.ended(end) for end in End}

@@ -98,6 +98,11 @@ class ExitLeg:
         door.deadlines.add(self._overdue)
 
     @property
+    def far_lost(self) -> bool:
+        """No gateway is behind it: what is there are servers."""
+        return False
+
+    @property
     def key_id(self) -> bytes:
         """The key that the peer has named."""
         return self._responder.key_id

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from ackward.gateway.allow import AllowList
 from ackward.gateway.protocol import LegFailed
 from ackward.gateway.protocol_messages import Open
-from ackward.gateway.settings import Address, ConnectionRecord, LegFailure, StuckRecord
+from ackward.gateway.settings import Address, ConnectionRecord, LegFailure, Retirement, StuckRecord
 from ackward.model.names import visible
 
 #: How many different complaints are told apart between two counts.
@@ -35,17 +35,18 @@ def connection_line(record: ConnectionRecord) -> str:
         f"connection listener={record.listener} client={address(record.client)} "
         f"destination={address(record.destination)} peer={record.peer or '-'} early={'yes' if record.early else 'no'} "
         f"to_server={record.to_server} to_client={record.to_client} connected={connected} "
-        f"lasted={record.seconds:.6f} end={str(record.end).replace(' ', '-')}"
+        f"lasted={record.seconds:.6f} end={record.end}"
     )
 
 
 def failure_line(failure: LegFailure) -> str:
-    """A leg that did not come to be."""
-    error = failure.error
-    reason = error.reason.name.lower().replace("_", "-") if isinstance(error, LegFailed) else "network"
-    who = failure.peer or "a stranger"
-    words = str(error) if isinstance(error, LegFailed) else error.strerror or str(error)
-    return visible(f"leg with={who} at={address(failure.address)} failed={reason}: {words}")
+    """A leg that did not come to be; or what is no failure: a peer that drains, or is there again."""
+    place = address(failure.address)
+    if failure.error is None:
+        return visible(f"peer {failure.peer} connected again at={place}")
+    if isinstance(failure.error, Retirement):
+        return visible(f"peer {failure.peer} takes no new connections at={place}: {failure.reason}")
+    return visible(f"leg with={failure.peer or 'a-stranger'} at={place} failed={failure.reason}")
 
 
 def stuck_line(record: StuckRecord) -> str:
@@ -87,13 +88,12 @@ class Once:
         if count == 1:
             yield line
 
-    def summary(self) -> Iterator[str]:
-        """What was only counted, and begin anew."""
-        for key, count in self._counts.items():
+    def summary(self, *about: str) -> Iterator[str]:
+        """What was only counted, of complaints whose key begins so, and begin anew."""
+        for key in [key for key in self._counts if key[: len(about)] == about]:
+            count, line = self._counts.pop(key), self._lines.pop(key)
             if count > 1:
-                yield f"{self._lines[key]} ({count - 1} times more)"
-        self._counts.clear()
-        self._lines.clear()
+                yield f"{line} ({count - 1} times more)"
 
 
 class Journal:
@@ -143,11 +143,15 @@ class WorkerHooks:
             self._journal.write(connection_line(record))
 
     def leg_failed(self, failure: LegFailure) -> None:
-        """One line for the first of its kind."""
+        """One line for the first of its kind; a peer that is there again ends what there was to say of it."""
         error = failure.error
+        if error is None:
+            for each in (*self._once.summary("leg", failure.peer), failure_line(failure)):
+                self._journal.write(each)
+            return
         kind = error.reason.name if isinstance(error, LegFailed) else type(error).__name__
         # Not by what strangers can choose: their port, and the key that they name.
-        self._complain((failure.peer, failure.address[0], kind), failure_line(failure))
+        self._complain(("leg", failure.peer, failure.address[0], kind), failure_line(failure))
 
     def stuck(self, record: StuckRecord) -> None:
         """One line for the first on this path."""

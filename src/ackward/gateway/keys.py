@@ -46,7 +46,7 @@ def read_key(path: Path) -> Key:
         raise UsageError(
             f"the key file {path} cannot be read: {error.strerror}",
             consequence=_UNUSABLE,
-            next_step=f"make one with `ackward gateway key {path}` and copy it to the other gateway",
+            next_step=f"make one with `ackward gateway key {path}`, or copy the other gateway's",
         ) from error
     mode = os.fstat(descriptor)
     if not stat.S_ISREG(mode.st_mode):

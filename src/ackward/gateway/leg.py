@@ -6,6 +6,7 @@ ends.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from ackward.gateway import nonces
@@ -16,8 +17,8 @@ from ackward.gateway.protocol import Answered, LegFailed, Ready, Retired
 from ackward.gateway.protocol_messages import Open, Result
 from ackward.gateway.relay import QUIET, Gate, NoConnection
 from ackward.gateway.resources import Resources
-from ackward.gateway.settings import End, PeerSettings
-from ackward.gateway.sockets import Socket, connecting, error_of, set_keepalive
+from ackward.gateway.settings import End, PeerSettings, Retirement
+from ackward.gateway.sockets import Socket, connecting, error_of, is_established, set_keepalive
 from ackward.gateway.upstream import ENDS_OF_RESULTS
 
 
@@ -50,7 +51,7 @@ class Leg:
 
     def _connected(self, _: int) -> None:
         if error := error_of(self.sock):
-            self.fail(OSError(error, "connect"))
+            self.fail(OSError(error, os.strerror(error)))
             return
         self._events = READ
         self._resources.loop.hand_over(self.sock.fileno(), self._talk)
@@ -87,12 +88,17 @@ class Leg:
             case Ready():
                 self.changed(self)
             case Retired():
-                self.fail(OSError("the peer retired the leg"))
+                self.fail(Retirement("it drains, or accepts our key no longer"))
 
     @property
     def is_connected(self) -> bool:
         """Whether messages may be sent."""
         return self._events == READ and self.failure is None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the peer has ended it, also where the loop has yet to say so."""
+        return self.failure is not None or not is_established(self.sock)
 
     def open(self, wanted: Open) -> None:
         """Ask for the connection; fails as :attr:`failure` tells."""

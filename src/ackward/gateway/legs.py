@@ -21,12 +21,14 @@ from ackward.gateway.leg import Leg, LegAttempt, nobody
 from ackward.gateway.protocol import LegFailed
 from ackward.gateway.protocol_messages import Open, Option, Reason
 from ackward.gateway.resources import Resources
-from ackward.gateway.settings import Address, LegFailure, PeerSettings
+from ackward.gateway.settings import Address, LegFailure, PeerSettings, Retirement
 
 #: How often the pool is brought to its size, in seconds.
 _TICK = 0.25
 #: Seconds until a peer that could not be reached is asked again: at first, and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+#: Legs that are reset within so many seconds of the founder are lost with their peer.
+_WITH_THE_PEER = 1.0
 
 
 class Pool:
@@ -44,6 +46,9 @@ class Pool:
         self._taken = 0
         self._rate = 0.0
         self._looked = time.monotonic()
+        #: Why the peer is not connected; None: it is, or there was no reason yet.
+        self.failure: LegFailure | None = None
+        self._lost_at = -math.inf
         self.closed = False
         self._tick()
 
@@ -56,6 +61,14 @@ class Pool:
     def connected(self) -> bool:
         """Whether the peer has proved itself and is there."""
         return self._founder is not None and self._founder not in self._making
+
+    @property
+    def just_lost(self) -> bool:
+        """Whether the peer was lost right now: legs that end at this moment end with it, and no server reset them."""
+        founder = self._founder
+        if self.connected and founder is not None and founder.is_gone:
+            return True
+        return time.monotonic() - self._lost_at < _WITH_THE_PEER
 
     def begin(self, destination: Address, client: Address, *, keep_client: bool) -> LegAttempt:
         """Ask for ``destination`` over the leg that became ready last, or over a new one."""
@@ -156,12 +169,18 @@ class Pool:
             self._founder = leg
 
     def _founded(self, leg: Leg) -> None:
+        was_connected = self.connected
         self._making.discard(leg)
         if leg.failure is not None:
+            if was_connected and not isinstance(leg.failure, Retirement):
+                self._lost_at = time.monotonic()
             self._founder = self._session = None
             self._failed(leg.failure)
             return
         self._ready(leg)
+        if self.failure is not None:
+            self.failure = None
+            self._resources.hooks.leg_failed(LegFailure(self._peer.name, self._peer.address, None))
         self._session = leg.initiator.session
         self._fill()
 
@@ -212,9 +231,14 @@ class Pool:
         self._tell_failure(error)
 
     def _tell_failure(self, error: LegFailed | OSError) -> None:
-        if not self.closed:
+        if self.closed:
+            return
+        failure = LegFailure(self._peer.name, self._peer.address, error)
+        if not self.connected:
+            self.failure = failure
+        if not isinstance(error, Retirement):
             self._resources.counters.add(Count.LEGS_FAILED)
-            self._resources.hooks.leg_failed(LegFailure(self._peer.name, self._peer.address, error))
+        self._resources.hooks.leg_failed(failure)
 
     def _count_idle(self) -> None:
         self._resources.counters.set(Count.LEGS_IDLE, len(self._idle))

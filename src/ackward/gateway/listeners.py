@@ -115,6 +115,11 @@ class Entrance(Accepting):
             attempt = self.begin(destination, client)
         Connection(self._resources, self._connections, self, near, client, destination, attempt, began=began)
 
+    @property
+    def far_lost(self) -> bool:
+        """Whether the gateway behind it was lost right now."""
+        return self._upstream.just_lost
+
     def begin(self, destination: Address, client: Address) -> Attempt:
         """Start towards the destination."""
         return self._upstream.begin(destination, client, keep_client=self._keep_client)

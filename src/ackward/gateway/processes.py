@@ -40,6 +40,7 @@ from ackward.gateway.surroundings import Widen, queue_of, surrounded
 from ackward.gateway.targets import MOST_WORKERS
 from ackward.gateway.worker import Identity, Sockets, Worker
 from ackward.kernel.namespaces import current
+from ackward.model.names import prose
 from ackward.remedies.receipts import Receipts
 from ackward.remedies.transaction import identify
 
@@ -219,6 +220,19 @@ class Supervisor:
                 self._widen(self.settings)
         finally:
             self.tell({"do": "resolved", "peer": name, "address": address})
+
+    def widen_again(self) -> None:
+        """Put back initial windows of routes that others have taken, and tell of it. Looks now and then only."""
+        assert self._widen is not None
+        if words := self._widen.again():
+            self._told(prose(words))
+
+    @property
+    def notices(self) -> list[str]:
+        """What around this gateway is not as it should be now."""
+        assert self._widen is not None
+        words = self._widen.lacking()
+        return [prose(words)] if words else []
 
     @property
     def pids(self) -> list[int]:

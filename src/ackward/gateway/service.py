@@ -26,13 +26,15 @@ from ackward.gateway import metrics
 from ackward.gateway.assembling import Keys, accepted, assemble, listener_name, to_resolve
 from ackward.gateway.config import Endpoint, Gateway, load_keys, with_new_keys
 from ackward.gateway.control import Control
+from ackward.gateway.counters import Count
 from ackward.gateway.journal import Journal, WorkerHooks, address
 from ackward.gateway.names import Names
 from ackward.gateway.notices import notices
 from ackward.gateway.processes import Supervisor
 from ackward.gateway.settings import Address
+from ackward.gateway.shown import Beside, Draining, Listening
 from ackward.model.gateway_status import GatewayStatus, ListenerStatus, PeerStatus, WorkerStatus
-from ackward.model.names import visible
+from ackward.model.names import prose, visible
 
 #: How often the workers are looked at, seconds.
 _BEAT = 0.5
@@ -115,6 +117,7 @@ class _Service:
         self._reread = reread
         self._began = time.monotonic()
         self._deadline: float | None = None
+        self._drains_since = 0.0
         self._ending = False
         self._wanted: list[Callable[[], None]] = []
         self._wake_reader, self._wake = socket.socketpair()
@@ -166,6 +169,7 @@ class _Service:
                     if key.data:
                         key.data()
                 self._gather(selector, {key.fileobj for key, _ in ready})
+                self._supervisor.widen_again()
                 if self._ending or (self._deadline is not None and time.monotonic() > self._deadline):
                     self._log.write("ended before all connections were")
                     break
@@ -238,9 +242,15 @@ class _Service:
         if self._deadline is not None:
             self._ending = True
             return
-        self._deadline = time.monotonic() + self._config.limits.drain
-        open_now = self._supervisor.counters.as_dict()["connections"]
+        self._drains_since = time.monotonic()
+        self._deadline = self._drains_since + self._config.limits.drain
+        open_now = self._supervisor.counters.total(Count.CONNECTIONS)
         self._log.write(f"draining connections={open_now} seconds={self._config.limits.drain:g}")
+        if any(listen.transparent for listen in self._config.listen):
+            self._log.write(
+                "until the drain has ended new clients of transparent listeners get no answer (IPv4) "
+                "or are refused (IPv6)"
+            )
         self._supervisor.tell({"do": "drain"})
 
     def _reload(self) -> None:
@@ -250,7 +260,7 @@ class _Service:
             config, others = with_new_keys(self._config, self._reread())
             keys = load_keys(config)
         except AckwardError as error:
-            self._log.write(visible(f"keys not read: {error}; the old ones stay in use"))
+            self._log.write(prose(f"keys not read: {error}; the old ones stay in use"))
             return
         self._config, self._keys = config, keys
         if others:
@@ -267,9 +277,33 @@ class _Service:
             if self._deadline is None:
                 self._later(self._drain)
             return {"draining": True}
+        if wanted == "drains":  # asks no worker: whoever starts a gateway of this name waits for the answer
+            return self._beside().model_dump(mode="json")
+        if wanted == "beside":
+            answers = self._supervisor.ask({"do": "lost"})
+            lost = {peer: why for one in answers for peer, why in one.get("lost", {}).items()}
+            return self._beside(lost).model_dump(mode="json")
         if wanted == "status":
             return self.status().model_dump(mode="json", by_alias=True)
         return {"error": f"nothing is known of {wanted!r}"}
+
+    def _beside(self, lost: Mapping[str, str] | None = None) -> Beside:
+        now = time.monotonic()
+        draining = None
+        if self._deadline is not None:
+            draining = Draining(since=now - self._drains_since, left=max(0.0, self._deadline - now))
+        return Beside(
+            draining=draining,
+            connections=self._supervisor.counters.total(Count.CONNECTIONS),
+            listens={
+                number: Listening(
+                    place=str(listen.address or f"{listen.transparent} at {listen.interface}"),
+                    target=str(listen.target) if listen.target else None,
+                )
+                for number, listen in enumerate(self._config.listen)
+            },
+            lost=dict(lost or {}),
+        )
 
     def status(self) -> GatewayStatus:
         """What there is to say now."""
@@ -280,7 +314,7 @@ class _Service:
             state="running" if self._deadline is None else "draining",
             seconds=round(time.monotonic() - self._began, 3),
             steps=config.steps.model_dump(),
-            notices=self.notices,
+            notices=[*self.notices, *self._supervisor.notices],
             listeners=[
                 ListenerStatus(
                     name=listener_name(number, listen),

@@ -22,19 +22,19 @@ Address = tuple[str, int]
 
 
 class End(StrEnum):
-    """Why a connection ended."""
+    """Why a connection ended, in the one spelling of log, metrics and (with ``_``) counters."""
 
     DONE = "done"  # both directions ended in order
-    CLIENT_RESET = "reset by client"
-    SERVER_RESET = "reset by server"
+    CLIENT_RESET = "reset-by-client"
+    SERVER_RESET = "reset-by-server"
     REFUSED = "refused"
     UNREACHABLE = "unreachable"
-    CONNECT_TIMEOUT = "connect timeout"
+    CONNECT_TIMEOUT = "connect-timeout"
     FORBIDDEN = "forbidden"
     BUSY = "busy"
     FAILED = "failed"
     IDLE = "idle"
-    LEG_LOST = "leg lost"  # the leg or its peer was gone before the connection was made
+    LEG_LOST = "leg-lost"  # the leg could not be made, or its peer died with it
     UNCLAIMED = "unclaimed"  # begun by a SYN whose connection never came
     STOPPED = "stopped"  # the gateway was ended
     UNACKNOWLEDGED = "unacknowledged"  # one end acknowledged nothing for too long
@@ -60,13 +60,33 @@ class ConnectionRecord:
     end: End
 
 
+class Retirement(OSError):
+    """The peer asks for no new connections over its legs: it drains, or accepts their key no longer. No failure."""
+
+
 @dataclass(frozen=True, slots=True)
 class LegFailure:
-    """A leg that did not come to be. ``peer`` is empty where it did not say who it is."""
+    """A leg that did not come to be. ``peer`` is empty where it did not say who it is.
+
+    ``error`` None: none failed, and the peer, which was lost, is connected again.
+    """
 
     peer: str
     address: Address
-    error: LegFailed | OSError
+    error: LegFailed | OSError | None
+
+    @property
+    def reason(self) -> str:
+        """A word and what it means: ``unknown-key: the peer does not know ...``, ``network: Connection refused``."""
+        match self.error:
+            case LegFailed():
+                return f"{self.error.reason.name.lower().replace('_', '-')}: {self.error}"
+            case Retirement():
+                return str(self.error)
+            case OSError():
+                return f"network: {self.error.strerror or self.error}"
+            case None:
+                return "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +114,7 @@ class Hooks(Protocol):
         """A connection is over."""
 
     def leg_failed(self, failure: LegFailure) -> None:
-        """A leg's handshake failed, at either end."""
+        """A leg's handshake failed, at either end; or a peer that was lost is there again."""
 
     def stuck(self, record: StuckRecord) -> None:
         """A connection does not get on, or does again."""

@@ -28,6 +28,7 @@ _USUAL_LINGER = struct.pack("ii", 0, 0)
 _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT = 10, 0
 
 BACKLOG = 4096
+_ESTABLISHED = 1  # TCP_ESTABLISHED, include/net/tcp_states.h
 _TCP_FASTOPEN_CONNECT = 30  # include/uapi/linux/tcp.h
 #: Legs whose SYN brought bytes and whose handshake is not done; beyond it bytes wait for the handshake.
 _FAST_OPENS = 1024
@@ -258,6 +259,12 @@ def let_fragment(sock: Socket) -> bool:
 def error_of(sock: Socket) -> int:
     """The errno that waits at the socket, 0 for none."""
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def is_established(sock: Socket) -> bool:
+    """Whether neither end has ended or reset it, as the kernel knows by now."""
+    state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]  # tcpi_state, include/uapi/linux/tcp.h
+    return state == _ESTABLISHED
 
 
 def words(address: Address) -> str:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import ip_address, ip_network
 
 from ackward import remedies
+from ackward.errors import AckwardError, UnknownName
 from ackward.gateway.settings import FixedListener, Settings
 from ackward.gateway.targets import targets_of
 from ackward.kernel import background
 from ackward.kernel.namespaces import current
+from ackward.model.changes import RouteMetric
 from ackward.model.gateways import Diverted, GatewayScope, Queued, Widened
-from ackward.model.plan import Receipt, Refusal
+from ackward.model.plan import Plan, Receipt, Refusal
+from ackward.remedies.gateway.owner import lives
 from ackward.remedies.receipts import Receipts
 
 NAME = "gateway"
+#: How often routes are looked at, seconds; and what part of the time may be spent on it: a full table takes seconds.
+_EVERY, _SHARE = 10.0, 0.01
+_NOT_IN_FORCE = "the step window is not in force, legs begin slowly"
 
 
 def queue_of(settings: Settings, pid: int) -> int | None:
@@ -76,10 +83,6 @@ def _widened(settings: Settings) -> Iterator[Widened]:
         yield Widened(network=network, segments=settings.segments)
 
 
-#: Widens the routes to the peers' addresses of these settings instead of those before. Raises what the remedy raises.
-Widen = Callable[[Settings], None]
-
-
 class _Part:
     """Changes with a receipt of their own."""
 
@@ -87,18 +90,91 @@ class _Part:
         self._remedy, self._store = remedies.load(NAME), store
         self._receipt: Receipt | None = None
 
-    def make(self, scope: GatewayScope) -> None:
-        if not (scope.diverted or scope.queued or scope.widened):
-            return
+    def plan(self, scope: GatewayScope) -> Plan:
+        """What is not yet as the scope says. Raises :class:`~ackward.errors.Refused`."""
         plan = self._remedy.plan(current(), scope)
         if isinstance(plan, Refusal):
             raise plan.as_error()
-        self._receipt = self._remedy.apply(plan, self._store)
+        return plan
+
+    def make(self, scope: GatewayScope) -> None:
+        if scope.diverted or scope.queued or scope.widened:
+            self._receipt = self._remedy.apply(self.plan(scope), self._store)
 
     def take_back(self) -> None:
         if self._receipt is not None:
-            self._remedy.undo(self._receipt, self._store)
+            with suppress(UnknownName):  # somebody has undone it before us
+                self._remedy.undo(self._receipt, self._store)
             self._receipt = None
+
+
+class Widen:
+    """The routes to the far ends of legs, wide for as long as the gateway lives.
+
+    What has the initial window already gets no receipt here: it is somebody else's, for example that of another gateway
+    to the same peer, and goes when they end. So it is looked at again and again.
+    """
+
+    def __init__(self, part: _Part, around: GatewayScope) -> None:
+        """``around``: all that is changed; other parts of it are not this one's."""
+        self._part = part
+        self._scope = _windows_alone(around)
+        self._due, self._told = 0.0, ""
+
+    def __call__(self, settings: Settings) -> None:
+        """Widen the routes to the peers' addresses of these settings instead. Raises what the remedy raises."""
+        around = scope_of(settings, self._scope.pid, self._scope.start_time)
+        self._scope = _windows_alone(around)
+        self.make()
+
+    def make(self) -> None:
+        """Make them wide, under one new receipt. Raises what the remedy raises."""
+        self._part.take_back()  # first: two peers may share a route
+        self._part.make(self._scope)
+        self._due = time.monotonic() + _EVERY
+
+    def lacking(self) -> str | None:
+        """What is not as it should be now, in words; None: nothing. Reads only."""
+        try:
+            narrow = self._narrow()
+        except (AckwardError, OSError) as error:
+            narrow = str(error)
+        return f"{_NOT_IN_FORCE}: {narrow}" if narrow else None
+
+    def again(self) -> str | None:
+        """Put back what others have taken, if it is time to look; gives what there is to tell of that, once."""
+        began = time.monotonic()
+        if began < self._due:
+            return None
+        try:
+            narrow = self._narrow()
+            if narrow:
+                self.make()
+            words = f"the step window was not in force, and was put back: {narrow}" if narrow else ""
+            told = ""
+        except (AckwardError, OSError) as error:
+            words = told = f"{_NOT_IN_FORCE}: {error}"
+        ended = time.monotonic()
+        self._due = ended + max(_EVERY, (ended - began) / _SHARE)
+        known, self._told = self._told, told
+        return words if words and words != known else None
+
+    def _narrow(self) -> str:
+        """The changes that would make the routes as wide as they are meant to be; empty: none."""
+        if not self._scope.widened:
+            return ""
+        plan = self._part.plan(self._scope)
+        # A route may be wider: two gateways with windows of their own would set it in turns for ever.
+        narrow = [
+            change
+            for change in plan.changes
+            if not (isinstance(change, RouteMetric) and change.before > change.after)
+        ]
+        return "; ".join(change.words for change in narrow)
+
+
+def _windows_alone(scope: GatewayScope) -> GatewayScope:
+    return scope.model_copy(update={"diverted": (), "queued": ()})
 
 
 @contextmanager
@@ -111,22 +187,17 @@ def surrounded(settings: Settings, store: Receipts) -> Iterator[Widen]:
     if scope.diverted or scope.queued or scope.widened:
         clear_dead(store)
     comings, windows = _Part(store), _Part(store)
-
-    def widen(settings: Settings) -> None:
-        windows.take_back()  # first: two peers may share a route
-        windows.make(scope_of(settings, pid, start_time).model_copy(update={"diverted": (), "queued": ()}))
-
+    widen = Widen(windows, scope)
     with ExitStack() as stack:
         for part in (comings, windows):
             stack.callback(part.take_back)
         comings.make(scope.model_copy(update={"widened": ()}))
-        widen(settings)
+        widen.make()
         yield widen
 
 
 def clear_dead(store: Receipts) -> None:
     """Undo the receipts of gateways that have ended without doing so."""
     for receipt in store.load().receipts:
-        scope = receipt.scope
-        if isinstance(scope, GatewayScope) and background.start_time_of(scope.pid) != scope.start_time:
+        if isinstance(receipt.scope, GatewayScope) and not lives(receipt.scope):
             remedies.load(NAME).undo(receipt, store)

@@ -70,6 +70,10 @@ class Attempt(Protocol):
 class Upstream(Protocol):
     """Where connections go."""
 
+    @property
+    def just_lost(self) -> bool:
+        """Whether the gateway there was lost right now, and its legs with it."""
+
     def begin(self, destination: Address, client: Address, *, keep_client: bool) -> Attempt:
         """Start an attempt; a failure is told by the attempt, never raised."""
 
@@ -144,6 +148,8 @@ class DirectAttempt:
 
 class Direct:
     """Connects to destinations from this host."""
+
+    just_lost: Final = False  # there is no gateway in between
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources

@@ -1,7 +1,7 @@
 """One worker: a process with a loop, made from the settings, until it is drained.
 
 The supervisor's requests come over a socket, numbered, and each gets an answer of its number: ``drain``, ``stop``,
-``status``, ``keys`` and ``resolved``; :meth:`Worker.answer` is the list.
+``status``, ``lost``, ``keys`` and ``resolved``; :meth:`Worker.answer` is the list.
 """
 
 from __future__ import annotations
@@ -211,6 +211,10 @@ class Worker:
                 self.loop.stop()
             case {"do": "status"}:
                 done |= self.status()
+            case {"do": "lost"}:
+                done["lost"] = {
+                    name: pool.failure.reason for name, pool in self.pools.items() if pool.failure is not None
+                }
             case {"do": "keys", "accepted": dict(accepted), "used": dict(used)}:
                 for door in self.doors:
                     door.use_keys(accepted)

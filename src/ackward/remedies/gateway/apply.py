@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -11,12 +12,13 @@ from ackward.kernel.namespaces import Namespace
 from ackward.kernel.netlink import Netlink
 from ackward.kernel.route_message import Route, local
 from ackward.model.changes import OUR_PROTOCOL, Change, RouteAdded, RouteMetric
-from ackward.model.gateways import IngressRuleAdded, LocalRouteAdded, Queued, QueueRuleAdded
-from ackward.model.plan import Ending, Look, Plan, Refusal, State, Undone
+from ackward.model.gateways import GatewayScope, IngressRuleAdded, LocalRouteAdded, Queued, QueueRuleAdded
+from ackward.model.plan import Ending, Look, Plan, Receipt, Refusal, State, Undone
 from ackward.model.scopes import Scope
 from ackward.remedies import transaction
 from ackward.remedies.detour.apply import facts
 from ackward.remedies.gateway import plan as planning
+from ackward.remedies.gateway.owner import lives
 from ackward.remedies.over_netlink import OverNetlink
 from ackward.remedies.route_metrics.apply import FAMILIES, RouteMetrics, looked
 
@@ -29,10 +31,11 @@ def plan(namespace: Namespace, scope: Scope) -> Plan | Refusal:
 
 
 class Surroundings(OverNetlink):
-    """The effects, inside ``namespace``; the receipt's file is of no use to them."""
+    """The effects, inside ``namespace``; the receipt's file tells whose they are."""
 
-    def __init__(self, namespace: Namespace, _: Path) -> None:
+    def __init__(self, namespace: Namespace, receipt: Path) -> None:
         super().__init__(namespace)
+        self._receipt = receipt
         self._windows = RouteMetrics(self._netlink)
 
     def make(self, change: Change) -> Change:
@@ -68,7 +71,23 @@ class Surroundings(OverNetlink):
                 raise TypeError(change)
 
     def unmake(self, change: Change) -> Undone:
-        """Take the change back."""
+        """Take the change back, also from a gateway that needs it: then the words say so."""
+        undone = self._unmake(change)
+        user = self._user() if undone.ending is Ending.UNDONE else None
+        if user is None:
+            return undone
+        return undone.model_copy(
+            update={"words": f"{undone.words}; the gateway that is process {user} runs and needs it"}
+        )
+
+    def _user(self) -> int | None:
+        """The process that the receipt is for, if it runs and is not the one that undoes."""
+        scope = Receipt.model_validate_json(self._receipt.read_bytes()).scope
+        if not isinstance(scope, GatewayScope) or scope.pid == os.getpid() or not lives(scope):
+            return None
+        return scope.pid
+
+    def _unmake(self, change: Change) -> Undone:
         match change:
             case RouteMetric() | RouteAdded():
                 return self._windows.unmake(change)

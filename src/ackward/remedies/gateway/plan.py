@@ -46,7 +46,10 @@ def plan(facts: Facts, scope: Scope) -> Plan | Refusal:
         return windows
     notes = [note for one in windows for note in one.notes]
     if scope.diverted:
-        notes.append("while the gateway is down and this is in force, TCP for these networks is refused")
+        notes.append(
+            "while the gateway is down and this is in force, clients of these networks get no answer (IPv4) or are "
+            "refused (IPv6)"
+        )
     return Plan(
         remedy=NAME,
         namespace=facts.namespace,
