@@ -58,7 +58,7 @@ def test_without_syns_the_causes_are_the_same(without, name, end):
     assert not any("without both SYNs" in note for note in whole.capture.notes)
 
 
-@pytest.mark.parametrize("name", ["standoff.client", "standoff.server", "nagle.client", "haproxy.client"])
+@pytest.mark.parametrize("name", ["standoff.server", "nagle.client"])
 def test_no_missing_packet_hides_the_cause(without, name):
     """An ACK that tcpdump dropped looks like a sender that does not wait for one."""
     [cause] = [found.cause for found in analyze([CORPUS / f"{name}.pcap"]).report.findings]

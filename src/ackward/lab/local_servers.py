@@ -35,7 +35,7 @@ http {{
   access_log off; keepalive_requests 1000000000; sendfile on;
   client_body_temp_path {directory}/b; proxy_temp_path {directory}/p; fastcgi_temp_path {directory}/f;
   uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s;
-  server {{ listen {port}; root {directory}/www; }}
+  server {{ listen {port}; root {directory}/www; location = /short {{ return 200 "ok"; }} }}
 }}
 """
 
@@ -149,9 +149,15 @@ def _nginx(_: Namespace, port: int, directory: Path) -> list[str]:
     return [str(program("nginx")), "-p", str(directory), "-c", str(directory / "nginx.conf")]
 
 
-def wrk(host: Namespace, port: int, seconds: float) -> Load:
-    """The load of wrk on one page, 16 connections that are kept open."""
-    argv = ["wrk", "-t1", "-c16", f"-d{max(1, round(seconds))}s", f"http://{ADDRESS}:{port}/"]
+def wrk(host: Namespace, port: int, seconds: float, connections: int = 16, path: str = "/") -> Load:
+    """The load of wrk on one page, over connections that are kept open."""
+    argv = [
+        "wrk",
+        "-t1",
+        f"-c{connections}",
+        f"-d{max(1, round(seconds))}s",
+        f"http://{ADDRESS}:{port}{path}",
+    ]
     told = run(host, argv, seconds + 30)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", told)
     requests = re.search(r"(\d+) requests in", told)
