@@ -18,6 +18,8 @@ from ackward.capture.frames import Frames
 from ackward.capture.interning import Interning
 from ackward.capture.octets import Octets, Positions, column, distinct
 
+#: Where VXLAN goes unless somebody chose another port (RFC 7348 section 5); Linux' own default is 8472.
+VXLAN_PORT = 4789
 NOT_IP = "not IP"
 NOT_TCP = "not TCP"
 FRAGMENT = "later IP fragments"
@@ -86,7 +88,7 @@ class Packets:
 class Layers:
     """Takes frames apart down to the TCP header.
 
-    ``vxlan`` is the UDP port of tunnels to look into.
+    ``vxlan`` is the UDP port of tunnels to look into; without it, ``passed_tunnels`` counts what may have been some.
     """
 
     def __init__(self, *, vxlan: int | None = None) -> None:
@@ -94,6 +96,7 @@ class Layers:
         self.unknown_links: set[int] = set()
         self.addresses = Interning()
         self._vxlan = vxlan
+        self.passed_tunnels = 0
 
     def segments(self, octets: Octets, frames: Frames) -> Packets:
         """The frames that hold a TCP header; ``at`` is where it begins, ``wire_end`` where its payload ends."""
@@ -263,12 +266,16 @@ class Layers:
             return packets
         found = packets.select(segments)
         others = packets.select(~segments)
-        if self._vxlan is None or inside:
+        if inside:
             self.skipped[NOT_TCP] += len(others)
             return found
         datagrams = (protocol[~segments] == UDP) & (others.at + 8 + VXLAN_HEADER <= others.end)
         tunnelled = datagrams.copy()
-        tunnelled[datagrams] = octets.u16[others.at[datagrams] + 2] == self._vxlan
+        tunnelled[datagrams] = octets.u16[others.at[datagrams] + 2] == (self._vxlan or VXLAN_PORT)
+        if self._vxlan is None:
+            self.skipped[NOT_TCP] += len(others)
+            self.passed_tunnels += int(np.count_nonzero(tunnelled))
+            return found
         inner = self.keep(others, tunnelled, NOT_TCP)
         if not len(inner):
             return found

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ackward.capture.frames import Frames, Problem
 from ackward.capture.framing import Framing, Progress
-from ackward.capture.headers import NOT_TCP, Layers
+from ackward.capture.headers import VXLAN_PORT, Layers
 from ackward.capture.interning import Interning
 from ackward.capture.octets import Octets, distinct
 from ackward.capture.rows import Rows
@@ -26,8 +26,6 @@ from ackward.capture.wire_flows import WireFlows, assign
 from ackward.errors import UsageError
 from ackward.model.units import plural
 
-#: Where VXLAN goes unless somebody chose another port (RFC 7348 section 5); Linux' own default is 8472.
-VXLAN_PORT = 4789
 #: The busiest ends that are named where nothing was asked for that there is.
 MOST_ENDS_TOLD = 4
 
@@ -116,7 +114,6 @@ class _Reader:
         self._selection = selection
         self._progress = progress
         self._layers = Layers(vxlan=vxlan)
-        self._vxlan = vxlan
         self._tunnels = False
         self._pairs = Interning()
         self._mptcp = np.zeros(1 << 12, np.bool_)
@@ -158,9 +155,10 @@ class _Reader:
 
     def _take(self, octets: Octets, frames: Frames, first_packet: int) -> None:
         """Adds the segments in these frames."""
-        before = self._rows.count
+        before, passed = self._rows.count, self._layers.passed_tunnels
         decoded = decode(octets, frames, self._layers, self._selection, self._rows)
-        self._look_into_tunnels(octets, frames)
+        if self._layers.passed_tunnels > passed and not self._tunnels:
+            self._tunnels = bool(Layers(vxlan=VXLAN_PORT).segments(octets, frames).tunnel.any())
         self._links.update(distinct(frames.link))
         self._truncated |= decoded.cut or bool((frames.captured < frames.original).any())
         rows = decoded.rows
@@ -179,12 +177,6 @@ class _Reader:
         if len(self._vantages) < 2:  # more make no difference, and a file may have tens of thousands
             interfaces = frames.interface[decoded.frame]
             self._vantages.update((len(self.sources), number) for number in distinct(interfaces))
-
-    def _look_into_tunnels(self, octets: Octets, frames: Frames) -> None:
-        """Whether TCP went by inside tunnels that nobody asked to look into: once is enough to say so."""
-        if self._vxlan is not None or self._tunnels or not self._layers.skipped[NOT_TCP]:
-            return
-        self._tunnels = bool(Layers(vxlan=VXLAN_PORT).segments(octets, frames).tunnel.any())
 
     def _hints(self) -> list[Problem]:
         """What to ask for instead, where what was asked for left out what it may have been about."""

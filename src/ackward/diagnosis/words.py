@@ -142,6 +142,8 @@ def remedies(cause: Cause, loss: Loss, flow: Flow) -> list[tuple[Remedy, Ints]]:
         name: str, end: End, saves: Ints, *, command: str | None = None, advice: str | None = None
     ) -> None:
         typical = int(loss.elapsed[loss.example] - saves[loss.example])
+        if command and (there := elsewhere(flow, end)):
+            advice = f"{there}; {advice}" if advice else there
         remedy = Remedy(
             name=name, end=end, saves_ns=int(saves.sum()), typical_ns=typical, command=command, advice=advice
         )
@@ -149,21 +151,17 @@ def remedies(cause: Cause, loss: Loss, flow: Flow) -> list[tuple[Remedy, Ints]]:
 
     if cause in (Cause.STANDOFF, Cause.DELAYED_ACK) and loss.delaying:
         command = quickack_command(flow, loss.delaying)
-        there = elsewhere(flow, loss.delaying)
-        add("quickack", loss.delaying, loss.without["quickack"], command=command, advice=there)
+        add("quickack", loss.delaying, loss.without["quickack"], command=command)
     if cause in (Cause.SLOW_START, Cause.IDLE_RESTART) and loss.holding:
         command = initcwnd_command(flow, loss.holding, after_idle=cause == Cause.IDLE_RESTART)
-        there = elsewhere(flow, loss.holding)
-        add("initcwnd", loss.holding, loss.without["initcwnd"], command=command, advice=there)
+        add("initcwnd", loss.holding, loss.without["initcwnd"], command=command)
     if cause in (Cause.STANDOFF, Cause.NAGLE) and loss.holding:
         text = (
             "or, in the program: set TCP_NODELAY, or hand a whole message to one write (writev, a buffered stream); "
             "then nothing is held, whatever the other end does"
         )
         command = nodelay_command(flow, loss.holding)
-        there = elsewhere(flow, loss.holding)
-        advice = f"{there}; {text}" if there else text
-        add("nodelay", loss.holding, loss.without["nodelay"], command=command, advice=advice)
+        add("nodelay", loss.holding, loss.without["nodelay"], command=command, advice=text)
     if cause == Cause.RECEIVE_WINDOW and loss.holding:
         reader = End.SERVER if loss.holding == End.CLIENT else End.CLIENT
         add(

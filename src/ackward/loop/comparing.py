@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from ackward.capture.framing import EARLY, OPENING_OF_JSON
 from ackward.errors import UsageError
 from ackward.loop.analyzing import analyze
 from ackward.model.comparison import Comparison, Side
@@ -20,8 +21,6 @@ from ackward.model.report import Report
 from ackward.verify.compare import compare as judge
 from ackward.verify.reports import changes, sample
 
-#: A report is JSON and begins like it; no capture does.
-OPENING = b"{"
 AGAIN = "make it again with `--json` of `ackward watch` or `ackward analyze`"
 
 
@@ -91,7 +90,7 @@ def _seen(path: Path, port: int | None, host: str | None) -> _Seen:
 def _is_report(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            return file.read(256).lstrip().startswith(OPENING)
+            return file.read(EARLY).lstrip().startswith(OPENING_OF_JSON)
     except OSError:
         return False  # a directory, a pattern, or nothing at all: analyze says what it makes of it
 

@@ -134,37 +134,14 @@ def test_before_connect(hosts: TwoHosts) -> None:
 def test_a_route_that_has_quickack_needs_nothing(hosts: TwoHosts, store: receipts.Receipts) -> None:
     with Conversations(hosts) as talk:
         _, sock = talk.open()
-        ip(
-            hosts.server,
-            "route",
-            "change",
-            "198.18.0.0/24",
-            "dev",
-            "lab0",
-            "src",
-            "198.18.0.2",
-            "quickack",
-            "1",
-        )
+        route = ("route", "change", "198.18.0.0/24", "dev", "lab0", "src", "198.18.0.2")
+        ip(hosts.server, *route, "quickack", "1")
         try:
             pinned = ackward.pin_quickack(sock)
             assert (pinned.means, pinned.delay_ns) == (Means.ROUTE, 0)
             assert store.load().receipts == ()
         finally:
-            ip(
-                hosts.server,
-                "route",
-                "change",
-                "198.18.0.0/24",
-                "dev",
-                "lab0",
-                "src",
-                "198.18.0.2",
-                "proto",
-                "kernel",
-                "scope",
-                "link",
-            )
+            ip(hosts.server, *route, "proto", "kernel", "scope", "link")
 
 
 def test_a_connection_that_stays_inside_the_host(store: receipts.Receipts) -> None:
